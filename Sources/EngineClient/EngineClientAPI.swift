@@ -1,0 +1,113 @@
+import EngineProtocol
+
+/// Where the outputs of one group of requests are delivered: in practice one per event loop.
+///
+/// The engine-client thread decodes a message once, groups its outputs by inbox and calls ``deliver(_:)`` **once** per
+/// inbox and message. The implementation hops to its event loop with one task for the whole batch.
+package protocol OutputInbox: AnyObject, Sendable {
+    func deliver(_ batch: [Delivery])
+}
+
+/// One output for one receiver.
+package struct Delivery: Sendable {
+    package let receiver: any RequestReceiver
+    package let event: RequestEvent
+    package init(receiver: any RequestReceiver, event: RequestEvent) {
+        self.receiver = receiver
+        self.event = event
+    }
+}
+
+package enum RequestEvent: Sendable {
+    /// New tokens; the last one has a finish reason. `timestamp` is the engine's monotonic clock.
+    case output(EngineCoreOutput, timestamp: Double)
+    /// The request ended without a final output: engine death, shutdown, or a failed send.
+    case failed(EngineFailure)
+}
+
+/// The streaming state of one sequence. Its methods are called on the owning inbox's event loop only.
+package protocol RequestReceiver: AnyObject, Sendable {
+    func receive(_ event: RequestEvent)
+}
+
+/// Why a request, or the whole client, failed. vLLM's split: `engineDead` ends the server, `requestFailed` one request.
+package enum EngineFailure: Error, Sendable, Equatable {
+    /// vLLM: `EngineDeadError`.
+    case engineDead(reason: String)
+    /// vLLM: `EngineGenerateError`.
+    case requestFailed(reason: String)
+    /// The frontend is shutting down.
+    case shuttingDown
+}
+
+/// Names a running request; valid until its last event was delivered, harmless afterwards.
+package struct RequestHandle: Sendable, Hashable {
+    package let slot: UInt32
+    package let generation: UInt32
+    package init(slot: UInt32, generation: UInt32) {
+        self.slot = slot
+        self.generation = generation
+    }
+}
+
+/// What the engines said about themselves when they registered (minimum or sum over engines where they differ).
+package struct EngineInformation: Sendable, Equatable {
+    package var maxModelLength: Int
+    package var numGPUBlocks: Int
+    package var blockSize: Int
+    package var dtype: String
+    package var vllmVersion: String
+    package var maxNumSeqs: Int
+    package var maxNumBatchedTokens: Int
+    package var worldSize: Int
+    package var supportsLoRA: Bool
+    package var engineCount: Int
+    package init(
+        maxModelLength: Int, numGPUBlocks: Int, blockSize: Int, dtype: String, vllmVersion: String, maxNumSeqs: Int,
+        maxNumBatchedTokens: Int, worldSize: Int, supportsLoRA: Bool, engineCount: Int
+    ) {
+        self.maxModelLength = maxModelLength
+        self.numGPUBlocks = numGPUBlocks
+        self.blockSize = blockSize
+        self.dtype = dtype
+        self.vllmVersion = vllmVersion
+        self.maxNumSeqs = maxNumSeqs
+        self.maxNumBatchedTokens = maxNumBatchedTokens
+        self.worldSize = worldSize
+        self.supportsLoRA = supportsLoRA
+        self.engineCount = engineCount
+    }
+}
+
+package enum EngineClientState: Sendable, Equatable {
+    case waitingForEngines
+    case ready(EngineInformation)
+    case dead(reason: String)
+    case closed
+}
+
+/// What the server layer may ask of the engines. `EngineClient` implements it; tests use a scripted double.
+package protocol EngineConnection: AnyObject, Sendable {
+    var state: EngineClientState { get }
+
+    /// Sends one request. Thread-safe, never blocks; the id of `request` is replaced by `<id>-<slot/generation suffix>`
+    /// only as far as the registry needs it. Every accepted request gets exactly one last event.
+    func add(_ request: EngineCoreRequest, inbox: any OutputInbox, receiver: any RequestReceiver) -> RequestHandle
+
+    /// Stops a request: the engine is told, and no further event is delivered for it. Harmless for finished ones.
+    func abort(_ handle: RequestHandle)
+
+    /// Calls `method` on every engine. `arguments` is one msgpack array. The completion runs once, on the client thread.
+    func callUtility(
+        _ method: String, arguments: [UInt8],
+        completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void)
+
+    /// Number of unfinished requests of this frontend.
+    var inFlight: Int { get }
+
+    /// Sets who hears about scheduler statistics (called on the client thread).
+    func onSchedulerStats(_ observer: @escaping @Sendable (_ engine: Int, _ stats: SchedulerStats) -> Void)
+
+    /// Sets who hears about state changes (called on the client thread).
+    func onStateChange(_ observer: @escaping @Sendable (EngineClientState) -> Void)
+}
