@@ -1,0 +1,327 @@
+extension JSONValue {
+    /// Parses one JSON text with the leniency of Python's `json.loads`: a byte order mark, `NaN`, `Infinity`,
+    /// `-Infinity` and repeated keys (last one wins) are accepted.
+    package static func parse(
+        _ bytes: UnsafeBufferPointer<UInt8>, limits: JSONLimits = JSONLimits()
+    ) throws(JSONError) -> JSONValue {
+        guard bytes.count <= limits.maximumBytes else {
+            throw JSONError(
+                kind: .tooLarge, offset: limits.maximumBytes,
+                message: "JSON text of \(bytes.count) bytes is longer than the limit of \(limits.maximumBytes)")
+        }
+        guard let base = bytes.baseAddress else {
+            throw JSONError(kind: .syntax, offset: 0, message: "Expecting value")
+        }
+        var parser = JSONParser(base: base, count: bytes.count, maximumDepth: limits.maximumDepth)
+        do {
+            return try parser.parseDocument()
+        } catch {
+            // Python decodes the whole text before it parses: bad bytes anywhere outrank the first syntax error.
+            if let offset = firstInvalidUTF8(bytes) {
+                throw JSONError(kind: .invalidUTF8, offset: offset, message: "invalid UTF-8")
+            }
+            throw error
+        }
+    }
+
+    package static func parse(_ bytes: [UInt8], limits: JSONLimits = JSONLimits()) throws(JSONError) -> JSONValue {
+        try bytes.withUnsafeBufferPointer { buffer throws(JSONError) in try parse(buffer, limits: limits) }
+    }
+
+    package static func parse(_ text: String, limits: JSONLimits = JSONLimits()) throws(JSONError) -> JSONValue {
+        var text = text
+        let result = text.withUTF8 { buffer in
+            Result { () throws(JSONError) in try parse(buffer, limits: limits) }
+        }
+        return try result.get()
+    }
+}
+
+/// Recursive descent over bytes; recursion is bounded by `maximumDepth`.
+private struct JSONParser {
+    let base: UnsafePointer<UInt8>
+    let count: Int
+    let maximumDepth: Int
+    var position = 0
+    var depth = 0
+    /// Reused for strings with escapes.
+    var scratch: [UInt8] = []
+
+    init(base: UnsafePointer<UInt8>, count: Int, maximumDepth: Int) {
+        self.base = base
+        self.count = count
+        self.maximumDepth = maximumDepth
+    }
+
+    mutating func parseDocument() throws(JSONError) -> JSONValue {
+        if count >= 3, base[0] == 0xEF, base[1] == 0xBB, base[2] == 0xBF { position = 3 }
+        skipWhitespace()
+        let value = try parseValue()
+        skipWhitespace()
+        guard position == count else { throw syntax("Extra data", at: position) }
+        return value
+    }
+
+    private func syntax(_ message: String, at offset: Int) -> JSONError {
+        JSONError(kind: .syntax, offset: offset, message: message)
+    }
+
+    private var current: UInt8 { position < count ? base[position] : 0 }
+
+    private mutating func skipWhitespace() {
+        while position < count {
+            switch base[position] {
+            case 0x20, 0x0A, 0x0D, 0x09: position += 1
+            default: return
+            }
+        }
+    }
+
+    private mutating func parseValue() throws(JSONError) -> JSONValue {
+        switch current {
+        case UInt8(ascii: "\""): return .string(try parseString())
+        case UInt8(ascii: "{"): return try parseObject()
+        case UInt8(ascii: "["): return try parseArray()
+        case UInt8(ascii: "t") where take("true"): return .bool(true)
+        case UInt8(ascii: "f") where take("false"): return .bool(false)
+        case UInt8(ascii: "n") where take("null"): return .null
+        case UInt8(ascii: "N") where take("NaN"): return .number(JSONNumber(text: "NaN"))
+        case UInt8(ascii: "I") where take("Infinity"): return .number(JSONNumber(text: "Infinity"))
+        case UInt8(ascii: "-") where take("-Infinity"): return .number(JSONNumber(text: "-Infinity"))
+        case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): return .number(try parseNumber())
+        default: throw syntax("Expecting value", at: position)
+        }
+    }
+
+    private mutating func take(_ word: StaticString) -> Bool {
+        let length = word.utf8CodeUnitCount
+        guard count - position >= length else { return false }
+        for index in 0..<length where base[position + index] != word.utf8Start[index] { return false }
+        position += length
+        return true
+    }
+
+    private mutating func enter() throws(JSONError) {
+        depth += 1
+        if depth > maximumDepth {
+            throw JSONError(
+                kind: .tooDeep, offset: position, message: "more than \(maximumDepth) levels of arrays and objects")
+        }
+    }
+
+    private mutating func parseArray() throws(JSONError) -> JSONValue {
+        try enter()
+        position += 1
+        skipWhitespace()
+        var values: [JSONValue] = []
+        if current == UInt8(ascii: "]") {
+            position += 1
+            depth -= 1
+            return .array(values)
+        }
+        while true {
+            values.append(try parseValue())
+            skipWhitespace()
+            switch current {
+            case UInt8(ascii: ","):
+                position += 1
+                skipWhitespace()
+            case UInt8(ascii: "]"):
+                position += 1
+                depth -= 1
+                return .array(values)
+            default: throw syntax("Expecting ',' delimiter", at: position)
+            }
+        }
+    }
+
+    private mutating func parseObject() throws(JSONError) -> JSONValue {
+        try enter()
+        position += 1
+        skipWhitespace()
+        var object = JSONObject()
+        if current == UInt8(ascii: "}") {
+            position += 1
+            depth -= 1
+            return .object(object)
+        }
+        while true {
+            guard current == UInt8(ascii: "\"") else {
+                throw syntax("Expecting property name enclosed in double quotes", at: position)
+            }
+            let key = try parseString()
+            skipWhitespace()
+            guard current == UInt8(ascii: ":") else { throw syntax("Expecting ':' delimiter", at: position) }
+            position += 1
+            skipWhitespace()
+            object[key] = try parseValue()
+            skipWhitespace()
+            switch current {
+            case UInt8(ascii: ","):
+                position += 1
+                skipWhitespace()
+            case UInt8(ascii: "}"):
+                position += 1
+                depth -= 1
+                return .object(object)
+            default: throw syntax("Expecting ',' delimiter", at: position)
+            }
+        }
+    }
+
+    private mutating func parseNumber() throws(JSONError) -> JSONNumber {
+        let start = position
+        if current == UInt8(ascii: "-") { position += 1 }
+        if current == UInt8(ascii: "0") {
+            position += 1
+        } else if !skipDigits() {
+            throw syntax("Expecting value", at: start)
+        }
+        // As in Python, a point or exponent without digits after it is not part of the number.
+        if current == UInt8(ascii: ".") {
+            position += 1
+            if !skipDigits() {
+                position -= 1
+                return number(from: start)
+            }
+        }
+        if current | 0x20 == UInt8(ascii: "e") {
+            let mark = position
+            position += 1
+            if current == UInt8(ascii: "+") || current == UInt8(ascii: "-") { position += 1 }
+            if !skipDigits() { position = mark }
+        }
+        return number(from: start)
+    }
+
+    private mutating func skipDigits() -> Bool {
+        let start = position
+        while position < count, base[position] &- 0x30 < 10 { position += 1 }
+        return position > start
+    }
+
+    private func number(from start: Int) -> JSONNumber {
+        JSONNumber(
+            text: String(decoding: UnsafeBufferPointer(start: base + start, count: position - start), as: UTF8.self))
+    }
+
+    /// Reads a string whose opening quote is at `position`.
+    private mutating func parseString() throws(JSONError) -> String {
+        let opening = position
+        let start = position + 1
+        var special = firstStringSpecial(base, from: start, count: count)
+        if special < count, base[special] == UInt8(ascii: "\"") {
+            position = special + 1
+            return try string(UnsafeBufferPointer(start: base + start, count: special - start), at: start)
+        }
+        scratch.removeAll(keepingCapacity: true)
+        var copied = start
+        while special < count {
+            scratch.append(contentsOf: UnsafeBufferPointer(start: base + copied, count: special - copied))
+            switch base[special] {
+            case UInt8(ascii: "\""):
+                position = special + 1
+                return try scratch.withUnsafeBufferPointer { buffer throws(JSONError) in
+                    try string(buffer, at: start)
+                }
+            case UInt8(ascii: "\\"):
+                position = special
+                try parseEscape(opening: opening)
+                copied = position
+                special = firstStringSpecial(base, from: position, count: count)
+            default: throw syntax("Invalid control character at", at: special)
+            }
+        }
+        throw syntax("Unterminated string starting at", at: opening)
+    }
+
+    private func string(_ bytes: UnsafeBufferPointer<UInt8>, at offset: Int) throws(JSONError) -> String {
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw JSONError(kind: .invalidUTF8, offset: offset, message: "invalid UTF-8")
+        }
+        return text
+    }
+
+    /// Reads one escape into `scratch`; `position` is at its backslash and moves behind it.
+    private mutating func parseEscape(opening: Int) throws(JSONError) {
+        let backslash = position
+        position += 1
+        guard position < count else { throw syntax("Unterminated string starting at", at: opening) }
+        let letter = base[position]
+        position += 1
+        switch letter {
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): scratch.append(letter)
+        case UInt8(ascii: "n"): scratch.append(0x0A)
+        case UInt8(ascii: "t"): scratch.append(0x09)
+        case UInt8(ascii: "r"): scratch.append(0x0D)
+        case UInt8(ascii: "b"): scratch.append(0x08)
+        case UInt8(ascii: "f"): scratch.append(0x0C)
+        case UInt8(ascii: "u"): appendScalar(try parseUnicodeEscape(backslash: backslash))
+        default: throw syntax("Invalid \\escape", at: backslash)
+        }
+    }
+
+    /// Reads the digits after `\u`, and the second half of a surrogate pair.
+    private mutating func parseUnicodeEscape(backslash: Int) throws(JSONError) -> UInt32 {
+        let first = try parseHex4()
+        guard first & 0xF800 == 0xD800 else { return first }
+        if first < 0xDC00, count - position >= 6, base[position] == UInt8(ascii: "\\"),
+            base[position + 1] == UInt8(ascii: "u")
+        {
+            position += 2
+            let second = try parseHex4()
+            if second & 0xFC00 == 0xDC00 { return 0x10000 + (first - 0xD800) << 10 + (second - 0xDC00) }
+        }
+        throw JSONError(kind: .loneSurrogate, offset: backslash, message: "unpaired surrogate in \\u escape")
+    }
+
+    private mutating func parseHex4() throws(JSONError) -> UInt32 {
+        var value: UInt32 = 0
+        guard count - position >= 4 else { throw syntax("Invalid \\uXXXX escape", at: position - 1) }
+        for index in position..<position + 4 {
+            let byte = base[index]
+            let digit: UInt8
+            switch byte {
+            case 0x30...0x39: digit = byte - 0x30
+            case 0x41...0x46: digit = byte - 0x41 + 10
+            case 0x61...0x66: digit = byte - 0x61 + 10
+            default: throw syntax("Invalid \\uXXXX escape", at: position - 1)
+            }
+            value = value << 4 | UInt32(digit)
+        }
+        position += 4
+        return value
+    }
+
+    private mutating func appendScalar(_ value: UInt32) {
+        switch value {
+        case 0..<0x80: scratch.append(UInt8(value))
+        case 0x80..<0x800:
+            scratch.append(UInt8(0xC0 | value >> 6))
+            scratch.append(UInt8(0x80 | value & 0x3F))
+        case 0x800..<0x10000:
+            scratch.append(UInt8(0xE0 | value >> 12))
+            scratch.append(UInt8(0x80 | value >> 6 & 0x3F))
+            scratch.append(UInt8(0x80 | value & 0x3F))
+        default:
+            scratch.append(UInt8(0xF0 | value >> 18 & 0x07))
+            scratch.append(UInt8(0x80 | value >> 12 & 0x3F))
+            scratch.append(UInt8(0x80 | value >> 6 & 0x3F))
+            scratch.append(UInt8(0x80 | value & 0x3F))
+        }
+    }
+}
+
+/// Offset of the first byte that does not belong to a well-formed UTF-8 sequence.
+private func firstInvalidUTF8(_ bytes: UnsafeBufferPointer<UInt8>) -> Int? {
+    var decoder = UTF8.ForwardParser()
+    var iterator = bytes.makeIterator()
+    var offset = 0
+    while true {
+        switch decoder.parseScalar(from: &iterator) {
+        case .valid(let encoded): offset += encoded.count
+        case .error: return offset
+        case .emptyInput: return nil
+        }
+    }
+}
