@@ -91,7 +91,7 @@ extension ByteSink {
         }
         if value.sign == .minus { appendByte(0x2D) }
         let magnitude = value.magnitude
-        if magnitude < 1e15, magnitude == magnitude.rounded(.towardZero) {
+        if magnitude < 1e15, magnitude == Double(UInt64(magnitude)) {
             appendDecimal(UInt64(magnitude))
             appendLiteral(".0")
             return
