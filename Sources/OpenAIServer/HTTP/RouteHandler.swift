@@ -31,6 +31,13 @@ package protocol RouteHandler: Sendable {
 package protocol ResponseWriter: AnyObject {
     var eventLoop: any EventLoop { get }
 
+    /// The id that the log line of this request names; `nil` until the handler knows it.
+    var requestID: String? { get set }
+
+    /// Why the request ended (`stop`, `length`, `engine_error` …), for the log line. The connection itself fills in
+    /// `client_abort`, `slow_reader` and `shutdown`.
+    var endCause: String? { get set }
+
     /// Called once if the client goes away before the response has ended. Set it before returning from `handle`.
     var onDisconnect: (() -> Void)? { get set }
 
