@@ -1,0 +1,242 @@
+import Synchronization
+
+/// All metrics of one frontend process. Names, labels and buckets are vLLM's.
+///
+/// Token-rate updates go through a ``Recorder`` of the updating thread and take no lock. Request-rate HTTP metrics and
+/// gauges are shared.
+package final class FrontendMetrics: Sendable {
+    package let modelName: String
+    package let engineCount: Int
+    let startTime: Double
+    let gauges: MetricCells
+    let http = HTTPMetrics()
+    private let recorders = Mutex<[Recorder]>([])
+    private let serverLoadCell = Atomic<Int>(0)
+    let information = Mutex<EngineConfigurationInfo?>(nil)
+    let maxModelLength = Atomic<Int>(131_072)
+
+    /// - Parameter startTime: Unix time in seconds, shown by the `_created` series.
+    package init(modelName: String, engineCount: Int = 1, startTime: Double) {
+        self.modelName = modelName
+        self.engineCount = max(1, engineCount)
+        self.startTime = startTime
+        gauges = MetricCells(count: EngineGauge.allCases.count * max(1, engineCount))
+    }
+
+    /// A block for one thread (event loop). It lives as long as the metrics.
+    package func makeRecorder() -> Recorder {
+        let recorder = Recorder(engineCount: engineCount)
+        recorders.withLock { $0.append(recorder) }
+        return recorder
+    }
+
+    /// Generation requests that are being answered (`/load`).
+    package var serverLoad: Int { serverLoadCell.load(ordering: .relaxed) }
+    package func changeServerLoad(by delta: Int) { serverLoadCell.wrappingAdd(delta, ordering: .relaxed) }
+
+    /// Gauges of one engine, from its scheduler statistics. One thread (the engine client's) calls this.
+    package func setScheduler(engine: Int, running: Int, waiting: Int, deferred: Int, kvCacheUsage: Double) {
+        guard engine >= 0, engine < engineCount else { return }
+        let base = engine * EngineGauge.allCases.count
+        gauges.set(Double(running), at: base + EngineGauge.running.rawValue)
+        gauges.set(Double(waiting), at: base + EngineGauge.waitingForCapacity.rawValue)
+        gauges.set(Double(deferred), at: base + EngineGauge.waitingDeferred.rawValue)
+        gauges.set(kvCacheUsage, at: base + EngineGauge.kvCacheUsage.rawValue)
+    }
+
+    /// What `vllm:cache_config_info` shows, and the context length that bounds the token-count buckets.
+    package func setEngineConfiguration(_ info: EngineConfigurationInfo) {
+        maxModelLength.store(info.maxModelLength, ordering: .relaxed)
+        information.withLock { $0 = info }
+    }
+
+    package func recordHTTP(_ sample: HTTPSample) { http.record(sample) }
+
+    func counter(_ counter: EngineCounter, engine: Int) -> UInt64 {
+        recorders.withLock { $0.reduce(0) { $0 &+ $1.counter(counter, engine: engine) } }
+    }
+
+    func histogram(_ histogram: EngineHistogram, engine: Int) -> HistogramSnapshot {
+        let slot = EngineMetricLayout.shared.histograms[histogram.rawValue]
+        var snapshot = HistogramSnapshot(bounds: slot.bounds)
+        recorders.withLock { for recorder in $0 { recorder.add(to: &snapshot, slot: slot, engine: engine) } }
+        return snapshot
+    }
+
+    func gauge(_ gauge: EngineGauge, engine: Int) -> Double {
+        gauges.double(at: engine * EngineGauge.allCases.count + gauge.rawValue)
+    }
+}
+
+/// Engine facts that metrics pages show.
+package struct EngineConfigurationInfo: Sendable, Equatable {
+    package var blockSize: Int
+    package var numGPUBlocks: Int
+    package var maxModelLength: Int
+    package var dtype: String
+    package init(blockSize: Int, numGPUBlocks: Int, maxModelLength: Int, dtype: String) {
+        self.blockSize = blockSize
+        self.numGPUBlocks = numGPUBlocks
+        self.maxModelLength = maxModelLength
+        self.dtype = dtype
+    }
+}
+
+enum EngineGauge: Int, CaseIterable { case running, waitingForCapacity, waitingDeferred, kvCacheUsage }
+
+/// What is known about a sequence when it ends (vLLM: `FinishedRequestStats`). Times in seconds.
+package struct FinishedSequence: Sendable {
+    package var reason: FinishedReason
+    package var e2eLatency: Double
+    package var promptTokens: Int
+    package var generationTokens: Int
+    package var cachedTokens: Int
+    /// From the engine's event timestamps; nil when the engine did not send them.
+    package var queueTime: Double?
+    package var prefillTime: Double?
+    package var decodeTime: Double?
+    package var inferenceTime: Double?
+    package var preemptions: Int
+    /// The request's own limit, after clamping.
+    package var maxTokens: Int?
+    package init(
+        reason: FinishedReason, e2eLatency: Double, promptTokens: Int, generationTokens: Int, cachedTokens: Int = 0,
+        queueTime: Double? = nil, prefillTime: Double? = nil, decodeTime: Double? = nil, inferenceTime: Double? = nil,
+        preemptions: Int = 0, maxTokens: Int? = nil
+    ) {
+        self.reason = reason
+        self.e2eLatency = e2eLatency
+        self.promptTokens = promptTokens
+        self.generationTokens = generationTokens
+        self.cachedTokens = cachedTokens
+        self.queueTime = queueTime
+        self.prefillTime = prefillTime
+        self.decodeTime = decodeTime
+        self.inferenceTime = inferenceTime
+        self.preemptions = preemptions
+        self.maxTokens = maxTokens
+    }
+}
+
+/// The token-rate metrics of one thread. **Only that thread may call the recording methods.**
+package final class Recorder: Sendable {
+    private let cells: MetricCells
+    private let engineCount: Int
+    private let layout = EngineMetricLayout.shared
+
+    init(engineCount: Int) {
+        self.engineCount = engineCount
+        cells = MetricCells(count: engineCount * EngineMetricLayout.shared.cellCount)
+    }
+
+    /// Engines that were never announced count as the first one.
+    @inline(__always)
+    private func base(_ engine: Int) -> Int {
+        engine > 0 && engine < engineCount ? engine * layout.cellCount : 0
+    }
+
+    @inline(__always)
+    private func add(_ counter: EngineCounter, _ value: Int, _ base: Int) {
+        if value > 0 { cells.add(UInt64(value), at: base + counter.rawValue) }
+    }
+
+    @inline(__always)
+    private func observe(_ histogram: EngineHistogram, _ value: Double, _ base: Int) {
+        layout.histograms[histogram.rawValue].observe(value, in: cells, base: base)
+    }
+
+    /// A sequence's first output: prompt and first tokens.
+    /// - Parameter timeToFirstToken: seconds since the request arrived.
+    package func firstToken(
+        engine: Int = 0, timeToFirstToken: Double, promptTokens: Int, localCachedTokens: Int = 0,
+        externalCachedTokens: Int = 0, generated: Int
+    ) {
+        let base = base(engine)
+        let cached = localCachedTokens + externalCachedTokens
+        observe(.timeToFirstToken, timeToFirstToken, base)
+        add(.promptTokens, promptTokens, base)
+        add(.promptTokensCached, cached, base)
+        add(.promptComputed, promptTokens - cached, base)
+        add(.promptLocalHit, localCachedTokens, base)
+        add(.cachedDevice, localCachedTokens, base)
+        add(.promptExternal, externalCachedTokens, base)
+        add(.generationTokens, generated, base)
+    }
+
+    /// A later output. `gap` = seconds since the previous output of the sequence.
+    @inline(__always)
+    package func nextTokens(engine: Int = 0, gap: Double, generated: Int) {
+        let base = base(engine)
+        observe(.interToken, gap, base)
+        add(.generationTokens, generated, base)
+    }
+
+    /// One engine step as this thread saw it: prompt plus generated tokens.
+    package func iteration(engine: Int = 0, tokens: Int) {
+        observe(.iterationTokens, Double(tokens), base(engine))
+    }
+
+    /// Once per HTTP request: its `n` and the largest `max_tokens` of its sequences.
+    package func requestFinished(engine: Int = 0, n: Int, maxGenerationTokens: Int) {
+        let base = base(engine)
+        observe(.paramsN, Double(n), base)
+        observe(.maxGenerationTokens, Double(maxGenerationTokens), base)
+    }
+
+    /// Once per sequence.
+    package func sequenceFinished(engine: Int = 0, _ sequence: FinishedSequence) {
+        let base = base(engine)
+        cells.add(1, at: base + EngineCounter.successStop.rawValue + sequence.reason.rawValue)
+        observe(.e2eLatency, sequence.e2eLatency, base)
+        if let time = sequence.queueTime { observe(.queueTime, time, base) }
+        if let time = sequence.prefillTime { observe(.prefillTime, time, base) }
+        if let time = sequence.inferenceTime { observe(.inferenceTime, time, base) }
+        if let time = sequence.decodeTime {
+            observe(.decodeTime, time, base)
+            let steps = sequence.generationTokens - 1
+            observe(.timePerOutputToken, steps > 0 ? time / Double(steps) : 0, base)
+        }
+        observe(.promptTokens, Double(sequence.promptTokens), base)
+        observe(.generationTokens, Double(sequence.generationTokens), base)
+        observe(.prefillComputedTokens, Double(max(0, sequence.promptTokens - sequence.cachedTokens)), base)
+        observe(.preemptions, Double(sequence.preemptions), base)
+        if let limit = sequence.maxTokens { observe(.paramsMaxTokens, Double(limit), base) }
+    }
+
+    package func preempted(engine: Int = 0, count: Int) { add(.preemptions, count, base(engine)) }
+
+    /// Deltas of the engine's prefix cache, in tokens.
+    package func prefixCache(engine: Int, queries: Int, hits: Int) {
+        add(.prefixQueries, queries, base(engine))
+        add(.prefixHits, hits, base(engine))
+    }
+
+    func counter(_ counter: EngineCounter, engine: Int) -> UInt64 {
+        cells.integer(at: base(engine) + counter.rawValue)
+    }
+
+    func add(to snapshot: inout HistogramSnapshot, slot: HistogramSlot, engine: Int) {
+        let start = base(engine) + slot.offset
+        for index in snapshot.counts.indices { snapshot.counts[index] += cells.integer(at: start + index) }
+        snapshot.sum += cells.double(at: base(engine) + slot.sumCell)
+    }
+}
+
+/// A histogram's state at one moment; `counts` are per bucket, the last one is beyond all bounds.
+struct HistogramSnapshot: Sendable {
+    var bounds: [Double]
+    var counts: [UInt64]
+    var sum = 0.0
+
+    init(bounds: [Double]) {
+        self.bounds = bounds
+        counts = Array(repeating: 0, count: bounds.count + 1)
+    }
+
+    var total: UInt64 { counts.reduce(0, &+) }
+
+    mutating func observe(_ value: Double) {
+        counts[bounds.firstIndex { value <= $0 } ?? bounds.count] += 1
+        sum += value
+    }
+}

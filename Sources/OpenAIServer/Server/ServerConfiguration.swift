@@ -1,0 +1,83 @@
+import JSONBytes
+
+/// What the server was asked to be: the honoured keys of vLLM's `--args-json`, plus the environment that goes with them.
+///
+/// Field names follow the Python attributes of `vllm serve`; defaults are those of vLLM 0.32/0.33.
+package struct ServerConfiguration: Sendable {
+    // Model
+    /// `model_tag`: the path or name that `vllm serve` was given.
+    package var modelTag: String
+    /// `served_model_name`; never empty after parsing (falls back to ``modelTag``).
+    package var servedModelNames: [String]
+    package var revision: String?
+    package var tokenizer: String?
+    package var tokenizerRevision: String?
+    package var tokenizerMode = "auto"
+    package var hfConfigPath: String?
+    package var hfOverrides = JSONObject()
+    package var generationConfig = "auto"
+    package var overrideGenerationConfig = JSONObject()
+    package var maxLogprobs = 20
+
+    // Chat
+    package var chatTemplate: String?
+    package var chatTemplateContentFormat = "auto"
+    package var defaultChatTemplateKwargs: JSONObject?
+    package var trustRequestChatTemplate = false
+    package var toolCallParser: String?
+    package var enableAutoToolChoice = false
+    package var excludeToolsWhenToolChoiceNone = false
+    package var reasoningParser: String?
+    package var responseRole = "assistant"
+    /// `structured_outputs_config.backend`; `auto` lets the frontend choose.
+    package var structuredOutputsBackend = "auto"
+
+    // Answers
+    package var returnTokensAsTokenIDs = false
+    package var enablePromptTokensDetails = false
+    package var enableForceIncludeUsage = false
+    package var enablePerRequestMetrics = false
+    package var enableTokenizerInfoEndpoint = false
+    package var enableScaleOut = false
+    package var streamInterval = 1
+    /// `fingerprint_mode` / `fingerprint_value`: `auto`, `none` or `custom`.
+    package var fingerprintMode = "auto"
+    package var fingerprintValue: String?
+
+    // HTTP
+    package var rootPath = ""
+    package var apiKeys: [String] = []
+    package var cors = CORSPolicy.Settings()
+    package var tls: TLSSettings?
+    package var enableRequestIDHeaders = false
+    package var enableServerLoadTracking = false
+    package var disableAccessLog = false
+    package var quietEndpoints: [String] = ["/health", "/metrics", "/ping", "/load"]
+    package var limits = HTTPLimits()
+    /// Seconds between comment lines on silent streams; 0 = off.
+    package var sseKeepAliveInterval = 0.0
+    /// Requests that may be in flight before new ones get 503 (`max_num_queued_reqs` plus running ones); nil = no limit.
+    package var maxQueuedRequests: Int?
+
+    // Life
+    package var engineReadyTimeout = 600.0
+    /// Seconds that open requests may take after the first signal.
+    package var shutdownTimeout = 0.0
+    package var enableLogRequests = false
+    package var disableLogStats = false
+
+    // Environment
+    /// `VLLM_SERVER_DEV_MODE=1`: registers the routes that change the engine's state.
+    package var developmentMode = false
+    /// `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`.
+    package var allowRuntimeLoRAUpdating = false
+    /// `VLLM_MAX_STOP_STRINGS`.
+    package var maxStopStrings = 4
+    /// `VLLM_MAX_COMPLETION_PROMPTS`.
+    package var maxCompletionPrompts = 1024
+
+    package init(modelTag: String, servedModelNames: [String] = []) {
+        self.modelTag = modelTag
+        self.servedModelNames = servedModelNames.isEmpty ? [modelTag] : servedModelNames
+    }
+}

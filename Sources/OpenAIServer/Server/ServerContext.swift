@@ -1,0 +1,66 @@
+import EngineClient
+import Metrics
+import NIOCore
+import Synchronization
+
+/// What every part of a running server shares. Immutable apart from its life-cycle state and counters.
+package final class ServerContext: Sendable {
+    package let configuration: ServerConfiguration
+    package let engine: any EngineConnection
+    package let metrics: FrontendMetrics
+    package let life = ServerLife()
+    /// Unix seconds; `created` of the model cards.
+    package let startTime: Double
+    private let loops: [(id: ObjectIdentifier, state: LoopState)]
+
+    /// - Parameter group: the event loops that serve connections; each gets its inbox and its metrics recorder.
+    package init(
+        configuration: ServerConfiguration, engine: any EngineConnection, metrics: FrontendMetrics,
+        group: any EventLoopGroup, startTime: Double
+    ) {
+        self.configuration = configuration
+        self.engine = engine
+        self.metrics = metrics
+        self.startTime = startTime
+        var loops: [(id: ObjectIdentifier, state: LoopState)] = []
+        for loop in group.makeIterator() {
+            loops.append((ObjectIdentifier(loop), LoopState(loop: loop, recorder: metrics.makeRecorder())))
+        }
+        self.loops = loops
+    }
+
+    /// The per-loop state; `loop` must be one of the group the context was made with.
+    package func state(for loop: any EventLoop) -> LoopState {
+        let id = ObjectIdentifier(loop)
+        for entry in loops where entry.id == id { return entry.state }
+        preconditionFailure("event loop does not belong to this server")
+    }
+
+    /// Where engine outputs for requests of `loop` go.
+    package func inbox(for loop: any EventLoop) -> any OutputInbox { state(for: loop) }
+
+    /// The token-rate metrics of `loop`; use it on that loop only.
+    package func recorder(for loop: any EventLoop) -> Recorder { state(for: loop).recorder }
+
+    package var loopStates: [LoopState] { loops.map(\.state) }
+}
+
+/// Whether the server takes new work.
+package final class ServerLife: Sendable {
+    package enum Phase: Int, Sendable {
+        case serving
+        /// Running requests finish, new ones get 503.
+        case draining
+        /// Running requests are being ended.
+        case stopping
+    }
+
+    private let cell = Atomic<Int>(Phase.serving.rawValue)
+
+    package init() {}
+
+    package var phase: Phase {
+        get { Phase(rawValue: cell.load(ordering: .acquiring)) ?? .stopping }
+        set { cell.store(newValue.rawValue, ordering: .releasing) }
+    }
+}
