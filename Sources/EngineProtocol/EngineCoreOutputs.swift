@@ -14,20 +14,85 @@ package struct EngineCoreOutputs: Sendable {
 }
 
 /// New tokens of one request (vLLM: `EngineCoreOutput`).
+///
+/// Most outputs are one token and nothing else: the rare fields share one heap object that usually does not exist, which
+/// keeps this cheap to move between threads.
 package struct EngineCoreOutput: Sendable {
     package var requestID: String = ""
-    package var newTokenIDs: [Int32] = []
-    package var newLogprobs: LogprobRows?
-    package var newPromptLogprobs: LogprobRows?
+    package var tokens = TokenIDs()
     package var finishReason: FinishReason?
-    package var stopReason: StopReason?
-    package var events: [EngineCoreEvent] = []
-    package var prefillStats: PrefillStats?
-    /// vLLM 0.33: why ``FinishReason/error`` happened.
-    package var error: EngineRequestError?
-    /// Opaque `kv_transfer_params`, msgpack bytes.
-    package var kvTransferParams: [UInt8]?
+    private var rare: Rare?
+
     package init() {}
+
+    /// ``tokens`` as an array (allocates: per-token code reads `tokens`).
+    package var newTokenIDs: [Int32] {
+        get { tokens.array }
+        set { tokens = TokenIDs(newValue) }
+    }
+    package var newLogprobs: LogprobRows? {
+        get { rare?.newLogprobs }
+        set { if rare != nil || newValue != nil { ownRare().newLogprobs = newValue } }
+    }
+    package var newPromptLogprobs: LogprobRows? {
+        get { rare?.newPromptLogprobs }
+        set { if rare != nil || newValue != nil { ownRare().newPromptLogprobs = newValue } }
+    }
+    package var stopReason: StopReason? {
+        get { rare?.stopReason }
+        set { if rare != nil || newValue != nil { ownRare().stopReason = newValue } }
+    }
+    package var events: [EngineCoreEvent] {
+        get { rare?.events ?? [] }
+        set { if rare != nil || !newValue.isEmpty { ownRare().events = newValue } }
+    }
+    package var prefillStats: PrefillStats? {
+        get { rare?.prefillStats }
+        set { if rare != nil || newValue != nil { ownRare().prefillStats = newValue } }
+    }
+    /// vLLM 0.33: why ``FinishReason/error`` happened.
+    package var error: EngineRequestError? {
+        get { rare?.error }
+        set { if rare != nil || newValue != nil { ownRare().error = newValue } }
+    }
+    /// Opaque `kv_transfer_params`, msgpack bytes.
+    package var kvTransferParams: [UInt8]? {
+        get { rare?.kvTransferParams }
+        set { if rare != nil || newValue != nil { ownRare().kvTransferParams = newValue } }
+    }
+
+    /// Whether the output carries tokens and a finish reason at most.
+    package var isPlain: Bool { rare == nil }
+
+    private mutating func ownRare() -> Rare {
+        if isKnownUniquelyReferenced(&rare), let current = rare { return current }
+        let own = rare.map { Rare(copying: $0) } ?? Rare()
+        rare = own
+        return own
+    }
+
+    /// Copied before a write unless it has one owner, so no two threads see it change.
+    private final class Rare: @unchecked Sendable {
+        var newLogprobs: LogprobRows?
+        var newPromptLogprobs: LogprobRows?
+        var stopReason: StopReason?
+        var events: [EngineCoreEvent] = []
+        var prefillStats: PrefillStats?
+        var error: EngineRequestError?
+        var kvTransferParams: [UInt8]?
+
+        init() {}
+
+        init(copying other: Rare) {
+            newLogprobs = other.newLogprobs
+            newPromptLogprobs = other.newPromptLogprobs
+            stopReason = other.stopReason
+            events = other.events
+            prefillStats = other.prefillStats
+            error = other.error
+            kvTransferParams = other.kvTransferParams
+        }
+    }
 }
 
 package enum FinishReason: Int, Sendable {
@@ -88,6 +153,7 @@ package struct EngineCoreEvent: Sendable, Equatable {
     }
 }
 
+/// How the prompt was processed, in tokens.
 package struct PrefillStats: Sendable, Equatable {
     package var numPromptTokens = 0
     package var numComputedTokens = 0
@@ -95,31 +161,6 @@ package struct PrefillStats: Sendable, Equatable {
     package var numLocalCachedTokens = 0
     package var numExternalCachedTokens = 0
     package var numCacheCreationTokens = 0
-    package init() {}
-}
-
-/// Gauges and per-message counter deltas of one engine (vLLM: `SchedulerStats`).
-package struct SchedulerStats: Sendable, Equatable {
-    package var numRunningReqs = 0
-    package var numWaitingReqs = 0
-    package var numSkippedWaitingReqs = 0
-    package var stepCounter = 0
-    package var currentWave = 0
-    /// 0...1
-    package var kvCacheUsage = 0.0
-    package var prefixCacheStats = PrefixCacheStats()
-    package init() {}
-}
-
-/// Deltas since the previous message; queries and hits count tokens.
-package struct PrefixCacheStats: Sendable, Equatable {
-    package var reset = false
-    package var requests = 0
-    package var queries = 0
-    package var hits = 0
-    package var preemptedRequests = 0
-    package var preemptedQueries = 0
-    package var preemptedHits = 0
     package init() {}
 }
 
@@ -135,3 +176,6 @@ package struct UtilityOutput: Sendable {
         self.result = result
     }
 }
+
+/// The one frame that an engine sends on every output socket before it ends after a fatal error.
+package let engineCoreDeadSentinel: StaticString = "ENGINE_CORE_DEAD"

@@ -13,6 +13,10 @@ package struct MessagePackError: Error, Equatable, CustomStringConvertible {
         case reservedByte
         /// Bytes are left after the value that should be the last one.
         case trailingBytes
+        /// A value that is well-formed but not what the message's definition allows.
+        case invalid(String)
+        /// A map without a required key.
+        case missingField(String)
     }
     package let reason: Reason
     /// Offset of the value in the reader's buffer.
@@ -32,6 +36,8 @@ package struct MessagePackError: Error, Equatable, CustomStringConvertible {
         case .tooDeep: "nested too deeply at byte \(offset)"
         case .reservedByte: "reserved byte at \(offset)"
         case .trailingBytes: "unexpected bytes after the value at byte \(offset)"
+        case .invalid(let problem): "\(problem) at byte \(offset)"
+        case .missingField(let name): "required field '\(name)' is missing"
         }
     }
 }
