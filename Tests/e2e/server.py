@@ -1,0 +1,149 @@
+"""Starts a real vllm-engine on a free port, talks to it, and makes sure that nothing of it stays behind."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+
+import http_client
+import processes
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BINARY = os.environ.get("VLLM_ENGINE_BIN", str(ROOT / ".build/release/vllm-engine"))
+DEFAULT_MODEL = ROOT / "Engine/models/default"
+START_DEADLINE = float(os.environ.get("VLLM_E2E_START_DEADLINE", "60"))
+GONE_DEADLINE = 2.0
+CHILDREN = {"frontend": ("vllm-swift", "vllm-rs"), "engine": ("blas-engine",)}
+
+
+def wait_until(condition, deadline, interval=0.01):
+    """Polls; returns the last value of the condition, true or not."""
+    end = time.monotonic() + deadline
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(interval)
+    return value
+
+
+class Server:
+    def __init__(self, *args, port=None, environment=None):
+        self.port = port or processes.free_port()
+        self.marker = f"e2e-{uuid.uuid4().hex}"
+        # Everything temporary of the server goes here (unix socket paths must be short), so leftovers are seen.
+        self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="e2e-", dir="/tmp"))
+        os.chmod(self.scratch, 0o700)
+        self.shared_memory_before = processes.shared_memory()
+        self.args = [BINARY, *args, "--host", "127.0.0.1", "--port", str(self.port)]
+        self.log_file = tempfile.NamedTemporaryFile(prefix="e2e-log-", suffix=".txt", delete=False)
+        variables = {"VLLM_E2E_MARKER": self.marker, "TMPDIR": str(self.scratch), "XDG_RUNTIME_DIR": str(self.scratch),
+                     "VLLM_RPC_BASE_PATH": str(self.scratch), "NO_COLOR": "1"}
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=subprocess.STDOUT,
+                                        start_new_session=True, env=os.environ | variables | (environment or {}))
+        self.known = processes.descendants(self.process.pid)
+
+    # ---- observing ----
+
+    def log(self):
+        return pathlib.Path(self.log_file.name).read_text(errors="replace")
+
+    def fail(self, message):
+        raise AssertionError(f"{message}\ncommand: {' '.join(self.args)}\n--- log ---\n{self.log()[-6000:]}")
+
+    def wait_ready(self):
+        def ready():
+            if self.process.poll() is not None:
+                self.fail(f"vllm-engine exited with {self.process.returncode} while starting")
+            try:
+                return http_client.request(self.port, "GET", "/health", timeout=5).status == 200
+            except OSError:
+                return False
+        if not wait_until(ready, START_DEADLINE):
+            self.kill_everything()
+            self.fail(f"/health was not 200 within {START_DEADLINE:.0f} s")
+        self.remember_processes()
+        return self
+
+    def wait_exit(self, deadline):
+        """Exit code; the process is killed (and the test fails) when it does not end in time."""
+        try:
+            return self.process.wait(deadline)
+        except subprocess.TimeoutExpired:
+            self.kill_everything()
+            self.fail(f"vllm-engine did not exit within {deadline} s")
+
+    def remember_processes(self):
+        self.known |= processes.descendants(self.process.pid) | processes.marked(self.marker)
+        return self.known
+
+    def child(self, role):
+        """Pid of the frontend or of the engine."""
+        for pid in processes.descendants(self.process.pid):
+            words = processes.command(pid).split()
+            if words and os.path.basename(words[0]) in CHILDREN[role]:
+                return pid
+        self.fail(f"no {role} among the children: {[processes.command(p) for p in self.known]}")
+
+    def metric(self, name):
+        """Sum of a metric over its labels."""
+        text = http_client.request(self.port, "GET", "/metrics", timeout=10).body.decode()
+        values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((name + "{", name + " "))]
+        assert values, f"{name} is not in /metrics"
+        return sum(values)
+
+    def leftovers(self):
+        """What of this server still exists: processes, the port, files of the runtime directory, shared memory."""
+        self.process.poll()
+        left = [f"process {pid}: {text}" for pid, text in processes.alive(self.known | processes.marked(self.marker)).items()]
+        if not processes.port_is_free(self.port):
+            left.append(f"port {self.port} is taken")
+        left += [f"file {path}" for path in self.scratch.rglob("*")]
+        left += [f"shared memory {name}" for name in processes.shared_memory() - self.shared_memory_before]
+        return left
+
+    # ---- ending ----
+
+    def stop(self, deadline=10.0):
+        """Ends the server as a user would and checks that nothing is left."""
+        try:
+            if self.process.poll() is None:
+                self.remember_processes()
+                self.process.send_signal(signal.SIGTERM)
+                self.wait_exit(deadline)
+            self.assert_gone()
+        finally:
+            self.kill_everything()
+
+    def assert_gone(self, deadline=GONE_DEADLINE):
+        wait_until(lambda: not self.leftovers(), deadline)
+        left = self.leftovers()
+        if left:
+            self.fail(f"left behind after {deadline} s:\n  " + "\n  ".join(left))
+
+    def kill_everything(self):
+        """Cleans up after a failed test; ends only processes that this server started."""
+        for pid in processes.alive(self.known | processes.marked(self.marker)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        self.process.wait(10)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    # ---- requests ----
+
+    def get(self, path, **kwargs):
+        return http_client.request(self.port, "GET", path, **kwargs)
+
+    def post(self, path, body, **kwargs):
+        return http_client.request(self.port, "POST", path, body, **kwargs)
+
+    def chat(self, content, **fields):
+        messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
+        return self.post("/v1/chat/completions", {"messages": messages, "temperature": 0, **fields})
+
+    def stream(self, path, body, **kwargs):
+        return http_client.Stream(self.port, path, body | {"stream": True}, **kwargs)

@@ -1,0 +1,131 @@
+"""Start and end: signals and crashes at random moments of a load leave nothing behind, a taken port is explained."""
+
+import collections
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import processes
+from load import Load
+from server import wait_until
+
+SEED = int(os.environ.get("VLLM_E2E_SEED", "1"))
+ROUNDS = int(os.environ.get("VLLM_E2E_ROUNDS", "2"))
+STREAMS = 50
+NO_RESTART = ["--restart", "never"]
+
+
+def moments(name):
+    """Seeded moments, counted in events that the clients have received."""
+    r = random.Random(f"{SEED} {name}")
+    return [r.randint(STREAMS, 4000) for _ in range(ROUNDS)]
+
+
+def end_under_load(start_server, moment, strike):
+    """Starts a server and 50 streams, strikes at the moment, checks that nothing is left; returns how the streams ended."""
+    server = start_server(*NO_RESTART)
+    load = Load(server.port, STREAMS).start()
+    load.wait_for_all_open()
+    load.wait_for_events(moment)
+    server.remember_processes()
+    strike(server)
+    server.assert_gone(deadline=2.0)
+    return server, load.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("round", range(ROUNDS))
+def test_signal_under_load(start_server, number, round):
+    server, endings = end_under_load(start_server, moments(number)[round], lambda server: server.process.send_signal(number))
+    assert server.process.returncode == 0, server.log()[-3000:]
+    assert "cut" not in endings, collections.Counter(endings)
+
+
+@pytest.mark.parametrize("round", range(ROUNDS))
+def test_killed_engine_under_load(start_server, round):
+    """The frontend survives: every open stream gets an error event and [DONE]; then the service ends with a cause."""
+    server, endings = end_under_load(start_server, moments("engine")[round], lambda server: os.kill(server.child("engine"), signal.SIGKILL))
+    assert "cut" not in endings, collections.Counter(endings)
+    assert server.process.returncode not in (0, None)
+    assert "engine" in server.log().strip().splitlines()[-1].lower(), "the last line names the cause"
+
+
+@pytest.mark.parametrize("round", range(ROUNDS))
+def test_killed_frontend_under_load(start_server, round):
+    server, _ = end_under_load(start_server, moments("frontend")[round], lambda server: os.kill(server.child("frontend"), signal.SIGKILL))
+    assert server.process.returncode not in (0, None)
+    assert "frontend" in server.log().strip().splitlines()[-1].lower(), "the last line names the cause"
+
+
+@pytest.mark.parametrize("round", range(ROUNDS))
+def test_killed_supervisor_under_load(start_server, round):
+    end_under_load(start_server, moments("supervisor")[round], lambda server: server.process.kill())
+
+
+def test_signal_while_starting(start_server):
+    """A signal before the service is ready ends it as cleanly as one later."""
+    server = start_server(wait=False)
+    assert wait_until(lambda: len(server.remember_processes()) > 1, 10), "no child was started"
+    server.process.send_signal(signal.SIGTERM)
+    server.wait_exit(5)
+    server.assert_gone()
+
+
+def test_idle_stop_is_quick(start_server):
+    server = start_server()
+    begin = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait_exit(5) == 0
+    assert time.monotonic() - begin < 2
+    server.assert_gone()
+
+
+def test_shutdown_timeout_lets_requests_finish(start_server):
+    server = start_server("--shutdown-timeout", "20")
+    load = Load(server.port, 4).start()
+    load.wait_for_all_open()
+    server.process.send_signal(signal.SIGTERM)
+    assert load.join() == ["done"] * 4
+    assert server.wait_exit(20) == 0
+    server.assert_gone()
+
+
+def test_port_in_use_names_the_holder(start_server):
+    holder = subprocess.Popen([sys.executable, "-c", "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
+                               "print(s.getsockname()[1], flush=True); sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(holder.stdout.readline())
+        begin = time.monotonic()
+        server = start_server(port=port, wait=False)
+        code = server.wait_exit(5)
+        assert time.monotonic() - begin < 1
+        assert code != 0
+        log = server.log()
+        assert str(port) in log and str(holder.pid) in log and "python" in log, log
+        assert not processes.alive(server.known)
+        assert not list(server.scratch.iterdir())
+    finally:
+        holder.stdin.close()
+        holder.wait(10)
+        server.port = processes.free_port()  # the old one belonged to the holder
+
+
+def test_two_servers_side_by_side(start_server):
+    first, second = start_server(), start_server()
+    for server in (first, second):
+        assert "Hello!" in server.chat("Hello").json()["choices"][0]["message"]["content"]
+    first.stop()
+    assert second.chat("Hello").status == 200
+
+
+def test_children_die_with_the_terminal(start_server):
+    """Closing the terminal (SIGHUP) ends the service too."""
+    server = start_server()
+    server.process.send_signal(signal.SIGHUP)
+    server.wait_exit(10)
+    server.assert_gone()
