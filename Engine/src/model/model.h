@@ -13,26 +13,27 @@ namespace blas_engine {
 
 // Facts of a loaded model that scheduling, sampling and the ready message need.
 struct ModelInfo {
-    std::string architecture;       // e.g. "Qwen3ForCausalLM"
-    std::string dtype;              // storage dtype of the weights: "bfloat16" or "float32"
-    int vocab_size = 0;             // width of a row of logits
-    int max_position = 0;           // max_position_embeddings (after rope scaling)
+    std::string architecture;  // e.g. "Qwen3ForCausalLM"
+    std::string dtype;         // storage dtype of the weights: "bfloat16" or "float32"
+    int vocab_size = 0;        // width of a row of logits
+    int max_position = 0;      // max_position_embeddings (after rope scaling)
     int num_layers = 0;
     std::vector<int32_t> eos_token_ids;  // config.json / generation_config.json
-    size_t weight_bytes = 0;        // bytes of packed weights in memory
+    size_t weight_bytes = 0;             // bytes of packed weights in memory
 };
 
 struct LoadOptions {
-    std::string path;               // Hugging Face folder
-    std::string dtype = "auto";     // auto | bfloat16 | float16 (stored as bfloat16) | float32
-    int threads = 0;                // 0 = affinity mask and cgroup quota
-    int block_size = 16;            // tokens per KV block
+    std::string path;            // Hugging Face folder
+    std::string dtype = "auto";  // auto | bfloat16 | float16 (stored as bfloat16) | float32
+    int threads = 0;             // 0 = affinity mask and cgroup quota
+    int block_size = 16;         // tokens per KV block
     std::function<void(double fraction, const std::string& what)> progress;
 };
 
-// One sequence's share of a step: `tokens` are at positions computed, computed + 1, ... and their keys and values go to the
-// blocks of `block_table` (block i holds positions [i * block_size, (i + 1) * block_size)). Logits are wanted for the last
-// `logits_rows` of the tokens (0 = none, a prefill chunk that is not the last; 1 = usual; more = prompt logprobs).
+// One sequence's share of a step: `tokens` are at positions computed, computed + 1, ... and their keys and values go to
+// the blocks of `block_table` (block i holds positions [i * block_size, (i + 1) * block_size)). Logits are wanted for
+// the last `logits_rows` of the tokens (0 = none, a prefill chunk that is not the last; 1 = usual; more = prompt
+// logprobs).
 struct SequenceInput {
     std::span<const int32_t> tokens;
     int computed = 0;
