@@ -23,7 +23,7 @@ package enum MessagePackValue: Sendable, Equatable {
     }
 
     /// The value of a text key in a map.
-    package subscript(key: String) -> MessagePackValue? {
+    package subscript(key key: String) -> MessagePackValue? {
         guard case .map(let pairs) = self else { return nil }
         return pairs.first { $0.key == .string(key) }?.value
     }
