@@ -78,8 +78,17 @@ package struct APIError: Error, Sendable, Equatable {
         APIError(status: .serviceUnavailable, type: "ServiceUnavailableError", message: message, retryAfter: retryAfter)
     }
 
+    /// As `type`: the body is `{"detail": message}`, the Python framework's own errors, instead of the API's shape.
+    package static let bareDetail = "detail"
+
     /// Appends the JSON object.
     package func append(to sink: inout some ByteSink) {
+        if type == Self.bareDetail {
+            sink.appendLiteral("{\"detail\":")
+            sink.appendJSONString(message)
+            sink.appendLiteral("}")
+            return
+        }
         sink.appendLiteral("{\"error\":{\"message\":")
         sink.appendJSONString(message)
         sink.appendLiteral(",\"type\":")

@@ -21,7 +21,7 @@ package struct HTTPRequest: Sendable {
 
 /// Answers one request. Called on the connection's event loop; `response` belongs to that loop.
 package protocol RouteHandler: Sendable {
-    func handle(_ request: HTTPRequest, _ response: ResponseWriter)
+    func handle(_ request: HTTPRequest, _ response: any ResponseWriter)
 }
 
 /// Writes exactly one response, whole or as a server-sent event stream.

@@ -1,4 +1,5 @@
 import EngineClient
+import EngineProtocol
 import Metrics
 import NIOCore
 
@@ -14,6 +15,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     /// Streams with something to write once the current batch has been handed out.
     private var unflushed: [HTTPExchange] = []
     private(set) var isDelivering = false
+    private var dates = HTTPDateCache()
 
     package init(loop: any EventLoop, recorder: Recorder) {
         self.loop = loop
@@ -42,6 +44,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
         unflushed.removeAll(keepingCapacity: true)
     }
 
+    func date() -> String { dates.current() }
     func flushAfterDelivery(_ exchange: HTTPExchange) { unflushed.append(exchange) }
 
     func add(_ connection: HTTPConnection) { connections[ObjectIdentifier(connection)] = connection }

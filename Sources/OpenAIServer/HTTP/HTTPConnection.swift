@@ -1,0 +1,495 @@
+import JSONBytes
+import NIOCore
+import NIOHTTP1
+
+/// One client connection: reads requests one after the other, bounds them, and hands them to their routes.
+///
+/// Sits behind NIO's request decoder and writes responses as finished bytes. Pipelined requests wait until the response
+/// before theirs has ended.
+final class HTTPConnection: ChannelDuplexHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundIn = Never
+    typealias OutboundOut = ByteBuffer
+
+    private enum State {
+        /// Waiting for a request head.
+        case idle
+        /// Reading the body of the current exchange.
+        case receiving
+        /// The current exchange has its whole request.
+        case responding
+        /// The response is out, the rest of its request is thrown away.
+        case discarding
+        /// The last response is out; waiting for the client to take it.
+        case closing
+    }
+
+    private let service: HTTPService
+    private let loopState: LoopState
+    private let meter: RequestByteMeter
+    private var context: ChannelHandlerContext?
+    private var state = State.idle
+    private var exchange: HTTPExchange?
+    private var handler: (any RouteHandler)?
+    private var path = ""
+    private var query = ""
+    private var body = ByteBuffer()
+    private var discarded = 0
+    private var waitingParts = CircularBuffer<HTTPServerRequestPart>()
+    private var isProcessing = false
+    private var readIsHeldBack = false
+    private var timer: Scheduled<Void>?
+    private(set) var peer = "-"
+
+    /// Decoded parts of later requests after which the socket is not read any more.
+    private static let waitingPartLimit = 32
+
+    init(service: HTTPService, loopState: LoopState, meter: RequestByteMeter) {
+        self.service = service
+        self.loopState = loopState
+        self.meter = meter
+    }
+
+    // MARK: - Channel events
+
+    func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        if context.channel.isActive { activate(context) }
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        activate(context)
+        context.fireChannelActive()
+    }
+
+    private func activate(_ context: ChannelHandlerContext) {
+        guard timer == nil, state == .idle else { return }
+        peer = context.remoteAddress.map(Self.describe) ?? "-"
+        loopState.add(self)
+        startIdleTimer()
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        timer?.cancel()
+        timer = nil
+        loopState.remove(self)
+        let exchange = exchange
+        self.exchange = nil
+        handler = nil
+        waitingParts.removeAll()
+        state = .closing
+        exchange?.clientGone()
+        context.fireChannelInactive()
+        self.context = nil
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        waitingParts.append(unwrapInboundIn(data))
+        processParts()
+    }
+
+    func read(context: ChannelHandlerContext) {
+        if state == .responding, waitingParts.count > Self.waitingPartLimit {
+            readIsHeldBack = true
+        } else {
+            context.read()
+        }
+    }
+
+    func channelWritabilityChanged(context: ChannelHandlerContext) {
+        if context.channel.isWritable { exchange?.becameWritable() }
+        context.fireChannelWritabilityChanged()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        switch error {
+        case HTTPParserError.headerOverflow:
+            refuseBytes(
+                APIError(
+                    status: .requestHeaderFieldsTooLarge, type: "RequestHeaderFieldsTooLarge",
+                    message: "The request has too many header fields or too many bytes in them."))
+        case HTTPParserError.invalidVersion:
+            refuseBytes(
+                APIError(
+                    status: .httpVersionNotSupported, type: "HTTPVersionNotSupported",
+                    message: "Only HTTP/1.0 and HTTP/1.1 are spoken here."))
+        case is HTTPParserError, is NIOHTTPDecoderError:
+            refuseBytes(.invalidBody("Invalid HTTP request received."))
+        default:
+            // Resets, TLS alerts and the like: nobody is left to answer.
+            context.close(promise: nil)
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if let event = event as? ChannelEvent, event == .inputClosed {
+            context.close(promise: nil)
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    // MARK: - Requests
+
+    private func processParts() {
+        guard !isProcessing else { return }
+        isProcessing = true
+        defer { isProcessing = false }
+        while state != .responding, let part = waitingParts.popFirst() {
+            switch part {
+            case .head(let head): receiveHead(head)
+            case .body(let bytes): receiveBody(bytes)
+            case .end: receiveEnd()
+            }
+        }
+        if readIsHeldBack, waitingParts.count <= Self.waitingPartLimit {
+            readIsHeldBack = false
+            context?.read()
+        }
+    }
+
+    private func receiveHead(_ head: HTTPRequestHead) {
+        guard state == .idle else { return }
+        timer?.cancel()
+        timer = nil
+        state = .receiving
+        body = ByteBuffer()
+        meter.startBody()
+        let uri = head.uri.prefix { $0 != "#" }
+        let mark = uri.firstIndex(of: "?") ?? uri.endIndex
+        path = service.routePath(of: uri[..<mark])
+        query = mark < uri.endIndex ? String(uri[uri.index(after: mark)...]) : ""
+        let entry = service.router.entry(for: path)
+        let exchange = HTTPExchange(
+            head: head, entry: entry, connection: self, service: service, loopState: loopState)
+        self.exchange = exchange
+        guard !refuses(head, entry, exchange) else { return }
+        handler = entry?.handler(for: head.method)
+        if head.headers[canonicalForm: "expect"].contains(where: { $0.lowercased() == "100-continue" }),
+            head.version != .http1_0
+        {
+            write(ByteBuffer(string: "HTTP/1.1 100 Continue\r\n\r\n"), flush: true)
+        }
+        startBodyTimer()
+    }
+
+    /// Everything that is answered without reading the body.
+    private func refuses(_ head: HTTPRequestHead, _ entry: Router.Entry?, _ exchange: HTTPExchange) -> Bool {
+        if head.uri.utf8.count > service.limits.maxURIBytes {
+            exchange.send(
+                APIError(status: .uriTooLong, type: "URITooLong", message: "The request target is too long."))
+            return true
+        }
+        if head.version == .http1_1, head.headers[canonicalForm: "host"].count != 1 {
+            exchange.send(.invalidBody("An HTTP/1.1 request needs exactly one Host header."))
+            return true
+        }
+        if head.headers.contains(name: "transfer-encoding"), head.version == .http1_0 {
+            exchange.send(.invalidBody("Transfer-Encoding is not part of HTTP/1.0."))
+            return true
+        }
+        if !service.keys.allows(method: head.method, path: path, headers: head.headers) {
+            exchange.isDecorated = false
+            exchange.send(
+                status: .unauthorized, contentType: "application/json", headers: [:],
+                body: ByteBuffer(string: "{\"error\":\"Unauthorized\"}"))
+            return true
+        }
+        if let preflight = service.cors.preflight(method: head.method, headers: head.headers) {
+            exchange.isDecorated = false
+            exchange.send(
+                status: preflight.status, contentType: "text/plain; charset=utf-8", headers: preflight.headers,
+                body: ByteBuffer(string: preflight.text))
+            return true
+        }
+        guard let entry else {
+            return refuseUnknownPath(exchange)
+        }
+        guard entry.handler(for: head.method) != nil else {
+            exchange.send(
+                status: .methodNotAllowed, contentType: "application/json", headers: ["allow": entry.allow],
+                body: ByteBuffer(string: "{\"detail\":\"Method Not Allowed\"}"))
+            return true
+        }
+        if entry.options.contains(.work), service.context.life.phase != .serving {
+            exchange.endCause = "shutdown"
+            exchange.send(.serviceUnavailable("The server is shutting down."))
+            return true
+        }
+        let limit = service.limits.maxBodyBytes
+        if limit > 0, let length = head.headers.first(name: "content-length").flatMap({ Int($0) }), length > limit {
+            refuseLargeBody(exchange)
+            return true
+        }
+        return false
+    }
+
+    /// 404, or for a trailing slash too many the way to the real place, as in the Python server.
+    private func refuseUnknownPath(_ exchange: HTTPExchange) -> Bool {
+        if path.count > 1, path.hasSuffix("/"), service.router.entry(for: String(path.dropLast())) != nil {
+            let target = service.rootPath + path.dropLast() + (query.isEmpty ? "" : "?\(query)")
+            exchange.send(
+                status: .temporaryRedirect, contentType: "", headers: ["location": target], body: ByteBuffer())
+        } else {
+            exchange.send(
+                status: .notFound, contentType: "application/json", headers: [:],
+                body: ByteBuffer(string: "{\"detail\":\"Not Found\"}"))
+        }
+        return true
+    }
+
+    private func refuseLargeBody(_ exchange: HTTPExchange) {
+        exchange.send(
+            .payloadTooLarge("The request body is larger than \(service.limits.maxBodyBytes) bytes."))
+    }
+
+    private func receiveBody(_ bytes: ByteBuffer) {
+        switch state {
+        case .receiving:
+            guard let exchange else { return }
+            exchange.requestBytes += bytes.readableBytes
+            let limit = service.limits.maxBodyBytes
+            if limit > 0, exchange.requestBytes > limit {
+                body = ByteBuffer()
+                refuseLargeBody(exchange)
+            } else if body.readableBytes == 0 {
+                body = bytes
+            } else {
+                body.writeImmutableBuffer(bytes)
+            }
+        case .discarding:
+            discarded += bytes.readableBytes
+            if discarded > service.limits.maxDiscardedBody { closeAfterWrites() }
+        case .idle, .responding, .closing: break
+        }
+    }
+
+    private func receiveEnd() {
+        switch state {
+        case .receiving:
+            guard let exchange, let handler else { return }
+            timer?.cancel()
+            timer = nil
+            state = .responding
+            let request = HTTPRequest(
+                method: exchange.head.method, path: path, query: query, headers: exchange.head.headers, body: body)
+            body = ByteBuffer()
+            self.handler = nil
+            exchange.begin()
+            handler.handle(request, exchange)
+        case .discarding:
+            becomeIdle()
+        case .idle, .responding, .closing: break
+        }
+    }
+
+    /// The bytes are not HTTP, or more than allowed: one last answer, then the end.
+    private func refuseBytes(_ error: APIError) {
+        guard state != .closing, context != nil else { return }
+        if let exchange, !exchange.hasEnded {
+            if exchange.hasStartedStream || state == .responding {
+                // A broken follow-up request must not disturb the answer that is being written.
+                waitingParts.removeAll()
+                closesAfterResponse = true
+                return
+            }
+            isBroken = true
+            exchange.send(error)
+            return
+        }
+        isBroken = true
+        let head = HTTPRequestHead(version: .http1_1, method: .RAW(value: "-"), uri: "-")
+        let exchange = HTTPExchange(
+            head: head, entry: nil, connection: self, service: service, loopState: loopState)
+        self.exchange = exchange
+        exchange.send(error)
+    }
+
+    private var closesAfterResponse = false
+    /// The byte stream cannot be parsed any further.
+    private var isBroken = false
+
+    // MARK: - For the exchange
+
+    var isWritable: Bool { context?.channel.isWritable ?? false }
+
+    var unsentBytes: Int {
+        guard let options = context?.channel.syncOptions else { return 0 }
+        return (try? options.getOption(.bufferedWritableBytes)) ?? 0
+    }
+
+    func allocate(_ capacity: Int) -> ByteBuffer {
+        context?.channel.allocator.buffer(capacity: capacity) ?? ByteBuffer()
+    }
+
+    func write(_ buffer: ByteBuffer, flush: Bool) {
+        guard let context else { return }
+        context.write(wrapOutboundOut(buffer), promise: nil)
+        if flush { context.flush() }
+    }
+
+    /// Whether the response must announce that the connection ends with it.
+    func mustCloseAfter(_ exchange: HTTPExchange) -> Bool {
+        let head = exchange.head
+        if closesAfterResponse || isBroken || !head.isKeepAlive || service.limits.keepAliveTimeout == .zero
+            || service.context.life.phase != .serving || head.headers.contains(name: "upgrade")
+        {
+            return true
+        }
+        guard state == .receiving else { return false }
+        // Answered before the request was complete: only a short rest is worth reading.
+        if head.headers.contains(name: "transfer-encoding") || head.headers.contains(name: "expect") { return true }
+        guard let length = head.headers.first(name: "content-length") else { return false }
+        return (Int(length) ?? .max) > service.limits.maxDiscardedBody
+    }
+
+    func responseEnded(_ exchange: HTTPExchange, close: Bool) {
+        guard self.exchange === exchange else { return }
+        self.exchange = nil
+        handler = nil
+        if close || closesAfterResponse || service.context.life.phase != .serving {
+            closeAfterWrites()
+        } else if state == .receiving {
+            state = .discarding
+            discarded = 0
+        } else {
+            becomeIdle()
+            processParts()
+        }
+    }
+
+    /// Gives up on a client that does not read.
+    func drop() {
+        context?.close(promise: nil)
+    }
+
+    // MARK: - Life of the connection
+
+    private func becomeIdle() {
+        if service.context.life.phase != .serving {
+            closeAfterWrites()
+            return
+        }
+        state = .idle
+        meter.startHead()
+        if waitingParts.isEmpty { startIdleTimer() }
+    }
+
+    /// Closes once everything is written and, if the client is still sending, after a moment in which it can read the
+    /// response: closing with unread input resets the connection and may destroy what was just written.
+    private func closeAfterWrites() {
+        guard let context else { return }
+        let requestIsComplete = state == .responding || state == .idle
+        state = .closing
+        waitingParts.removeAll()
+        timer?.cancel()
+        timer = nil
+        // An empty write comes back when everything before it has reached the socket.
+        let written = context.eventLoop.makePromise(of: Void.self)
+        context.writeAndFlush(wrapOutboundOut(ByteBuffer()), promise: written)
+        written.futureResult.assumeIsolated().whenComplete { _ in
+            guard let context = self.context else { return }
+            if requestIsComplete && !self.isBroken {
+                context.close(promise: nil)
+            } else {
+                context.close(mode: .output, promise: nil)
+                self.schedule(after: self.service.limits.lingerTimeout) { $0.context?.close(promise: nil) }
+            }
+        }
+    }
+
+    /// Ends an idle connection; a busy one ends with its response.
+    func drain() {
+        if state == .idle, !meter.hasBytesOfHead { closeAfterWrites() }
+    }
+
+    /// Ends the current exchange with an error that names the shutdown.
+    func terminate(_ error: APIError) {
+        if let exchange, !exchange.hasEnded {
+            exchange.terminate(error, cause: "shutdown")
+        } else if state != .closing {
+            closeAfterWrites()
+        }
+    }
+
+    // MARK: - Timers
+
+    private func schedule(after delay: TimeAmount, _ body: @escaping (HTTPConnection) -> Void) {
+        timer?.cancel()
+        timer = loopState.loop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
+            guard let self, self.context != nil else { return }
+            body(self)
+        }
+    }
+
+    private func startIdleTimer() {
+        let idle = service.limits.keepAliveTimeout
+        schedule(after: idle == .zero ? service.limits.headTimeout : idle) { connection in
+            guard connection.state == .idle else { return }
+            guard connection.meter.hasBytesOfHead else { return connection.closeAfterWrites() }
+            // A head that is under way gets its own time.
+            connection.schedule(after: connection.service.limits.headTimeout) { connection in
+                guard connection.state == .idle else { return }
+                connection.refuseBytes(.requestTimeout("The request head did not arrive in time."))
+            }
+        }
+    }
+
+    private func startBodyTimer(progress: Int = 0) {
+        schedule(after: service.limits.bodyTimeout) { connection in
+            guard connection.state == .receiving, let exchange = connection.exchange else { return }
+            if exchange.requestBytes >= progress + connection.service.limits.minBodyProgress {
+                connection.startBodyTimer(progress: exchange.requestBytes)
+            } else {
+                connection.isBroken = true
+                exchange.send(.requestTimeout("The request body did not arrive in time."))
+            }
+        }
+    }
+
+    private static func describe(_ address: SocketAddress) -> String {
+        switch address {
+        case .v4, .v6:
+            let host = address.ipAddress ?? "?"
+            return "\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)"
+        case .unixDomainSocket: return "unix"
+        }
+    }
+}
+
+/// Counts the raw bytes in front of the decoder: it tells an idle connection from a half-sent head, and bounds what the
+/// framing of a chunked body may cost.
+final class RequestByteMeter: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+
+    private let maxBodyBytes: Int
+    private var bytes = 0
+    private var inHead = true
+    private var isShut = false
+
+    init(limits: HTTPLimits) { maxBodyBytes = limits.maxBodyBytes }
+
+    var hasBytesOfHead: Bool { inHead && bytes > 0 }
+
+    func startHead() {
+        inHead = true
+        bytes = 0
+    }
+
+    func startBody() {
+        inHead = false
+        bytes = 0
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isShut else { return }
+        bytes += unwrapInboundIn(data).readableBytes
+        // One-byte chunks cost six bytes each; whatever is beyond that is chunk extensions.
+        if !inHead, maxBodyBytes > 0, bytes / 8 > maxBodyBytes + (64 << 10) {
+            isShut = true
+            context.fireErrorCaught(HTTPParserError.headerOverflow)
+            return
+        }
+        context.fireChannelRead(data)
+    }
+}

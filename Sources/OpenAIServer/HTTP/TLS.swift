@@ -1,0 +1,51 @@
+import NIOSSL
+import Synchronization
+
+/// `ssl_*` options of `vllm serve`.
+package struct TLSSettings: Sendable, Equatable {
+    /// Python's `ssl.CERT_NONE`, `CERT_OPTIONAL`, `CERT_REQUIRED`: what is asked of clients.
+    package enum ClientCertificates: Int, Sendable { case none, optional, required }
+
+    package var certificateFile: String
+    /// The certificate file may hold the key as well.
+    package var keyFile: String
+    package var authoritiesFile: String?
+    package var clientCertificates = ClientCertificates.none
+    /// OpenSSL cipher list for TLS 1.2.
+    package var ciphers: String?
+
+    package init(certificateFile: String, keyFile: String) {
+        self.certificateFile = certificateFile
+        self.keyFile = keyFile
+    }
+
+    /// Reads all files; an unusable one is an error here and not at the first connection.
+    package func makeContext() throws -> NIOSSLContext {
+        var configuration = TLSConfiguration.makeServerConfiguration(
+            certificateChain: try NIOSSLCertificate.fromPEMFile(certificateFile).map { .certificate($0) },
+            privateKey: .privateKey(try NIOSSLPrivateKey(file: keyFile, format: .pem)))
+        configuration.minimumTLSVersion = .tlsv12
+        configuration.applicationProtocols = ["http/1.1"]
+        if let authoritiesFile { configuration.trustRoots = .file(authoritiesFile) }
+        switch clientCertificates {
+        case .none: configuration.certificateVerification = .none
+        case .optional: configuration.certificateVerification = .optionalVerification
+        case .required: configuration.certificateVerification = .noHostnameVerification
+        }
+        if let ciphers { configuration.cipherSuites = ciphers }
+        return try NIOSSLContext(configuration: configuration)
+    }
+}
+
+/// The TLS context that new connections use; replacing it leaves running ones alone.
+package final class TLSContextBox: Sendable {
+    private let context: Mutex<NIOSSLContext>
+
+    package init(_ context: NIOSSLContext) { self.context = Mutex(context) }
+
+    package var current: NIOSSLContext { context.withLock { $0 } }
+
+    package func replace(_ context: NIOSSLContext) {
+        self.context.withLock { $0 = context }
+    }
+}
