@@ -1,5 +1,5 @@
+#define ENGINE_VECTOR_HEADER "kernels/vec_avx512.h"
 #include "kernels/kernels_inl.h"
-#include "kernels/vec_avx512.h"
 
 namespace blas_engine::detail {
 

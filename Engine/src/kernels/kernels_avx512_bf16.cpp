@@ -1,6 +1,6 @@
+#define ENGINE_VECTOR_HEADER "kernels/vec_avx512.h"
 #define ENGINE_BF16_DOT 1
 #include "kernels/kernels_inl.h"
-#include "kernels/vec_avx512.h"
 
 namespace blas_engine::detail {
 

@@ -1,4 +1,5 @@
-// The vector kernels, written once over the vocabulary of a vec_*.h header and compiled once per instruction set.
+// The vector kernels, written once over the vocabulary of a vec_*.h header (ENGINE_VECTOR_HEADER) and compiled once per
+// instruction set.
 //
 // Everything here has internal linkage and uses no inline function of the standard library: a copy of one, compiled
 // for wider registers, could otherwise be the one the linker keeps for the whole program.
@@ -9,6 +10,7 @@
 
 #include "kernels/bfloat16.h"
 #include "kernels/kernels.h"
+#include ENGINE_VECTOR_HEADER
 
 namespace blas_engine {
 namespace {
