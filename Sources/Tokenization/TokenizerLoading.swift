@@ -1,0 +1,271 @@
+import JSONBytes
+
+/// Everything a ``Tokenizer`` is made of.
+struct TokenizerParts {
+    var normalizer: Normalizer?
+    var preTokenizer: PreTokenizer
+    var model: BytePairModel
+    var postProcessor: PostProcessor
+    var decoder: TokenDecoder
+    var texts: TokenTexts
+    var names: ByteStringTable
+    /// Ids of added tokens.
+    var idsByContent: [[UInt8]: Int32]
+    var rawAddedTokens: AddedTokenMatcher
+    var normalizedAddedTokens: AddedTokenMatcher
+    var bosTokenID: Int32?
+    var eosTokenID: Int32?
+    var spaceMarker: String?
+    var maxBytesPerToken: Int?
+}
+
+extension Tokenizer {
+    /// The largest published `tokenizer.json` has about 35 MB.
+    private static let maximumFileBytes = 256 << 20
+    private static let maximumConfigBytes = 16 << 20
+
+    /// Loads `tokenizer.json` and, where present, `tokenizer_config.json` from a model folder.
+    package static func load(folder: String) throws(TokenizerError) -> Tokenizer {
+        let path = folder + "/tokenizer.json"
+        guard let file = try readFile(path, limit: maximumFileBytes) else {
+            throw TokenizerError(.unreadable, "\(path) does not exist")
+        }
+        let config = try readFile(folder + "/tokenizer_config.json", limit: maximumConfigBytes)
+        return try Tokenizer(tokenizerJSON: file, tokenizerConfigJSON: config)
+    }
+
+    /// Builds a tokenizer from the contents of `tokenizer.json` and `tokenizer_config.json`.
+    package convenience init(
+        tokenizerJSON: [UInt8], tokenizerConfigJSON: [UInt8]? = nil
+    ) throws(TokenizerError) {
+        let file = TokenizerJSON(try Self.parse(tokenizerJSON, name: "tokenizer.json"), path: "")
+        var config: TokenizerConfig?
+        if let tokenizerConfigJSON {
+            config = TokenizerConfig(try Self.parse(tokenizerConfigJSON, name: "tokenizer_config.json"))
+        }
+        self.init(try TokenizerParts(file, config: config))
+    }
+
+    private static func parse(_ bytes: [UInt8], name: String) throws(TokenizerError) -> JSONValue {
+        do {
+            return try JSONValue.parse(bytes, limits: JSONLimits(maximumDepth: 64, maximumBytes: maximumFileBytes))
+        } catch {
+            throw TokenizerError(.malformed, "\(name): \(error.message) at byte \(error.offset)")
+        }
+    }
+}
+
+/// The fields of `tokenizer_config.json` that matter here.
+struct TokenizerConfig {
+    var bosToken: [UInt8]?
+    var eosToken: [UInt8]?
+    /// Set when the file says whether to add them: `transformers` then ignores the post-processor of the other file.
+    var addsBOS: Bool?
+    var addsEOS: Bool?
+    /// Tokens that `tokenizer.json` may lack, by id.
+    var addedTokens: [AddedToken] = []
+
+    init(_ json: JSONValue) {
+        bosToken = Self.content(json["bos_token"])
+        eosToken = Self.content(json["eos_token"])
+        if let flag = json["add_bos_token"] { addsBOS = flag.boolValue ?? false }
+        if let flag = json["add_eos_token"] { addsEOS = flag.boolValue ?? false }
+        var tokens: [AddedToken] = []
+        for (key, value) in json["added_tokens_decoder"]?.objectValue?.pairs ?? [] {
+            guard let id = Int32(key), let content = Self.content(value) else { continue }
+            var token = AddedToken(id: id, content: content)
+            token.isSingleWord = value["single_word"]?.boolValue ?? false
+            token.stripsLeft = value["lstrip"]?.boolValue ?? false
+            token.stripsRight = value["rstrip"]?.boolValue ?? false
+            token.isSpecial = value["special"]?.boolValue ?? false
+            token.isNormalized = value["normalized"]?.boolValue ?? !token.isSpecial
+            tokens.append(token)
+        }
+        addedTokens = tokens.sorted { $0.id < $1.id }
+        for named in [bosToken, eosToken] {
+            guard let named, !addedTokens.contains(where: { $0.content == named }) else { continue }
+            addedTokens.append(AddedToken(id: -1, content: named, isSpecial: true))
+        }
+    }
+
+    /// Tokens are spelled as strings or as objects with `content`.
+    private static func content(_ json: JSONValue?) -> [UInt8]? {
+        guard let text = json?.stringValue ?? json?["content"]?.stringValue, !text.isEmpty else { return nil }
+        return Array(text.utf8)
+    }
+}
+
+extension TokenizerParts {
+    init(_ file: TokenizerJSON, config: TokenizerConfig?) throws(TokenizerError) {
+        let modelJSON = try file.member("model")
+        try Self.checkModel(modelJSON)
+        normalizer = nil
+        if let json = file["normalizer"] { normalizer = try Normalizer(json) }
+        var splitting = PreTokenizerDescription()
+        if let json = file["pre_tokenizer"] { try splitting.add(json) }
+        preTokenizer = PreTokenizer(stages: splitting.stages)
+        spaceMarker = splitting.metaspace
+        postProcessor = PostProcessor()
+        if let json = file["post_processor"] { postProcessor = try PostProcessor(json) }
+        let decoding = try DecoderDescription(file["decoder"])
+        decoder = decoding.decoder
+
+        var vocabulary = try VocabularyDraft(try modelJSON.member("vocab"))
+        for json in try file["added_tokens"]?.elements() ?? [] { try vocabulary.add(try AddedToken(json)) }
+        for token in config?.addedTokens ?? [] where !vocabulary.isAdded(token.content) { try vocabulary.add(token) }
+        bosTokenID = config?.bosToken.flatMap { vocabulary.id(of: $0) }
+        eosTokenID = config?.eosToken.flatMap { vocabulary.id(of: $0) }
+        if let config, config.addsBOS != nil || config.addsEOS != nil {
+            postProcessor = PostProcessor(
+                prefix: config.addsBOS == true ? [bosTokenID].compactMap { $0 } : [],
+                suffix: config.addsEOS == true ? [eosTokenID].compactMap { $0 } : [])
+        }
+
+        let pieces = Self.pieces(vocabulary, isByteLevel: splitting.isByteLevel)
+        let options = try Self.options(modelJSON, vocabulary, isByteLevel: splitting.isByteLevel)
+        let merges = try MergeTable.load(try modelJSON.member("merges"), ids: vocabulary.ids)
+        model = BytePairModel(pieces: pieces, merges: merges, options: options)
+        let allNames = try vocabulary.names(normalizer)
+        (names, texts) = try Self.texts(allNames, vocabulary.added, decoding)
+        idsByContent = Dictionary(vocabulary.added.map { ($0.content, $0.id) }, uniquingKeysWith: { $1 })
+
+        var normalized: [AddedToken] = []
+        for var token in vocabulary.added where token.isNormalized {
+            token.content = try token.searched(normalizer)
+            normalized.append(token)
+        }
+        rawAddedTokens = AddedTokenMatcher(vocabulary.added.filter { !$0.isNormalized })
+        normalizedAddedTokens = AddedTokenMatcher(normalized)
+        let isComplete = options.covers(pieces)
+        let longest = max(pieces.longest, 4, vocabulary.added.map(\.content.count).max() ?? 0)
+        let shrinkage = normalizer.map(\.maximumShrinkage) ?? 1
+        maxBytesPerToken =
+            isComplete && preTokenizer.keepsEverything ? shrinkage.map { longest * $0 } : nil
+    }
+
+    private static func checkModel(_ json: TokenizerJSON) throws(TokenizerError) {
+        // Old files leave the type out of BPE models.
+        let type = try json["type"]?.string() ?? (json["merges"] == nil ? "without a type" : "BPE")
+        guard type == "BPE" else { throw json.unsupported("model \(type)") }
+        for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
+            if let affix = json[key], try !affix.string().isEmpty { throw json.unsupported(key) }
+        }
+        if let dropout = json["dropout"], dropout.value.numberValue?.doubleValue != 0 {
+            throw json.unsupported("dropout")
+        }
+    }
+
+    private static func options(
+        _ json: TokenizerJSON, _ vocabulary: VocabularyDraft, isByteLevel: Bool
+    ) throws(TokenizerError) -> BytePairModel.Options {
+        var options = BytePairModel.Options(isByteLevel: isByteLevel)
+        options.ignoreMerges = try json.bool("ignore_merges", default: false)
+        options.fuseUnknown = try json.bool("fuse_unk", default: false)
+        if let unknown = json["unk_token"] {
+            let name = try unknown.string()
+            guard let id = vocabulary.ids.id(of: name) else {
+                throw unknown.malformed("in the vocabulary, which has no \(name)")
+            }
+            options.unknownID = id
+        }
+        if try json.bool("byte_fallback", default: false) {
+            options.byteFallback = (0..<256).map { vocabulary.ids.id(of: byteTokenName(UInt8($0))) }
+        }
+        return options
+    }
+
+    /// What the model matches in the text.
+    private static func pieces(_ vocabulary: VocabularyDraft, isByteLevel: Bool) -> ByteStringTable {
+        guard isByteLevel else { return vocabulary.ids }
+        var builder = ByteStringTable.Builder(capacity: vocabulary.modelNames.count)
+        for name in vocabulary.modelNames {
+            if let name, let bytes = ByteLevelAlphabet.decode(name) {
+                builder.append(bytes, isFindable: true)
+            } else {
+                builder.append([], isFindable: false)
+            }
+        }
+        return ByteStringTable(builder)
+    }
+
+    private static func texts(
+        _ all: [[UInt8]?], _ added: [AddedToken], _ decoding: DecoderDescription
+    ) throws(TokenizerError) -> (ByteStringTable, TokenTexts) {
+        var names = ByteStringTable.Builder(capacity: all.count)
+        var texts = ByteStringTable.Builder(capacity: all.count)
+        var flags = [TokenTexts.Flags](repeating: [], count: all.count)
+        let addedIDs = Set(added.map(\.id))
+        for (id, name) in all.enumerated() {
+            // Added tokens are looked up by their own content.
+            names.append(name ?? [], isFindable: name != nil && !addedIDs.contains(Int32(id)))
+            guard let name else {
+                texts.append([], isFindable: false)
+                continue
+            }
+            flags[id] = .exists
+            var text: [UInt8]
+            switch decoding.decoder.joining {
+            case .byteLevel: text = name.withUnsafeBufferPointer { ByteLevelAlphabet.decode($0) } ?? name
+            case .strings(let byteFallback):
+                text = try decoding.text(of: name)
+                if byteFallback, let byte = byteTokenValue(text) {
+                    text = [byte]
+                    flags[id].insert(.byte)
+                }
+            case .spaces: text = name
+            }
+            if text.withUnsafeBufferPointer({ isValidUTF8($0) }) { flags[id].insert(.valid) }
+            texts.append(text, isFindable: false)
+        }
+        // A special token whose name was changed by the normaliser is not recognised as special, as in `tokenizers`.
+        for token in added where token.isSpecial && all[Int(token.id)] == token.content {
+            flags[Int(token.id)].insert(.special)
+        }
+        return (ByteStringTable(names), TokenTexts(texts: ByteStringTable(texts), flags: flags))
+    }
+}
+
+extension AddedToken {
+    init(_ json: TokenizerJSON) throws(TokenizerError) {
+        id = try json.member("id").id()
+        content = Array(try json.member("content").string().utf8)
+        isSingleWord = try json.bool("single_word", default: false)
+        stripsLeft = try json.bool("lstrip", default: false)
+        stripsRight = try json.bool("rstrip", default: false)
+        isSpecial = try json.bool("special", default: false)
+        isNormalized = try json.bool("normalized", default: !isSpecial)
+    }
+}
+
+extension BytePairModel.Options {
+    /// Whether every character of a text ends up in some token of bounded length.
+    fileprivate func covers(_ pieces: ByteStringTable) -> Bool {
+        if isByteLevel {
+            return (UInt8.min...UInt8.max).allSatisfy { byte in
+                withUnsafePointer(to: byte) { pieces.id(of: $0, count: 1) } != nil
+            }
+        }
+        if let byteFallback, !byteFallback.contains(nil) { return true }
+        return unknownID != nil && !fuseUnknown
+    }
+}
+
+extension PreTokenizer {
+    /// Whether no stage throws text away.
+    fileprivate var keepsEverything: Bool {
+        !stages.contains { if case .split(_, .removed) = $0 { true } else { false } }
+    }
+}
+
+private let hexDigits = Array("0123456789ABCDEF".utf8)
+
+/// `<0x0A>`
+private func byteTokenName(_ byte: UInt8) -> String {
+    String(decoding: [0x3C, 0x30, 0x78, hexDigits[Int(byte >> 4)], hexDigits[Int(byte & 15)], 0x3E], as: UTF8.self)
+}
+
+/// The byte that a name like `<0x0a>` or `<0x0A>` stands for.
+private func byteTokenValue(_ name: [UInt8]) -> UInt8? {
+    guard name.count == 6, name.starts(with: Array("<0x".utf8)), name[5] == 0x3E else { return nil }
+    return UInt8(String(decoding: name[3..<5], as: UTF8.self), radix: 16)
+}
