@@ -108,11 +108,6 @@ final class HTTPConnection: ChannelDuplexHandler {
                 APIError(
                     status: .requestHeaderFieldsTooLarge, type: "RequestHeaderFieldsTooLarge",
                     message: "The request has too many header fields or too many bytes in them."))
-        case HTTPParserError.invalidVersion:
-            refuseBytes(
-                APIError(
-                    status: .httpVersionNotSupported, type: "HTTPVersionNotSupported",
-                    message: "Only HTTP/1.0 and HTTP/1.1 are spoken here."))
         case is HTTPParserError, is NIOHTTPDecoderError:
             refuseBytes(.invalidBody("Invalid HTTP request received."))
         default:
@@ -180,10 +175,12 @@ final class HTTPConnection: ChannelDuplexHandler {
             return true
         }
         if head.version == .http1_1, head.headers[canonicalForm: "host"].count != 1 {
+            isBroken = true
             exchange.send(.invalidBody("An HTTP/1.1 request needs exactly one Host header."))
             return true
         }
         if head.headers.contains(name: "transfer-encoding"), head.version == .http1_0 {
+            isBroken = true
             exchange.send(.invalidBody("Transfer-Encoding is not part of HTTP/1.0."))
             return true
         }
@@ -305,7 +302,7 @@ final class HTTPConnection: ChannelDuplexHandler {
     }
 
     private var closesAfterResponse = false
-    /// The byte stream cannot be parsed any further.
+    /// The byte stream cannot be parsed any further, or not be trusted.
     private var isBroken = false
 
     // MARK: - For the exchange

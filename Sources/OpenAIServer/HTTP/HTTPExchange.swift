@@ -190,7 +190,7 @@ package final class HTTPExchange: ResponseWriter {
             connection.write(pending, flush: true)
         }
         pending.clear()
-        if keepAliveTimer != nil { lastWrite = .now() }
+        if keepAliveTimer != nil { lastWrite = eventLoop.now }
     }
 
     /// Puts the size in front of the events; no leading zeros, so the chunk starts at the first digit.
@@ -214,7 +214,7 @@ package final class HTTPExchange: ResponseWriter {
     private func scheduleKeepAlive() {
         let interval = service.context.configuration.sseKeepAliveInterval
         guard interval > 0 else { return }
-        lastWrite = .now()
+        lastWrite = eventLoop.now
         scheduleKeepAlive(after: .nanoseconds(Int64(min(interval, 1e6) * 1e9)))
     }
 
@@ -222,7 +222,7 @@ package final class HTTPExchange: ResponseWriter {
         let interval = Int64(min(service.context.configuration.sseKeepAliveInterval, 1e6) * 1e9)
         keepAliveTimer = eventLoop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
             guard let self, self.state == .streaming else { return }
-            let idle = NIODeadline.now() - self.lastWrite
+            let idle = self.eventLoop.now - self.lastWrite
             if idle.nanoseconds >= interval {
                 self.appendEvents { $0.appendLiteral(": keep-alive\n\n") }
                 self.writePending(last: false)

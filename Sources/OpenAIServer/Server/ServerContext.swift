@@ -43,6 +43,28 @@ package final class ServerContext: Sendable {
     package func recorder(for loop: any EventLoop) -> Recorder { state(for: loop).recorder }
 
     package var loopStates: [LoopState] { loops.map(\.state) }
+
+    /// Takes no new work: idle connections end now, busy ones with their response.
+    package func startDraining() {
+        life.phase = .draining
+        onEveryLoop { state in for connection in state.openConnections { connection.drain() } }
+    }
+
+    /// Ends what is still running: streams with an error event and `[DONE]`, waiting requests with 503.
+    package func endRunningRequests() {
+        life.phase = .stopping
+        onEveryLoop { state in
+            for connection in state.openConnections {
+                connection.terminate(.serviceUnavailable("The server is shutting down."))
+            }
+        }
+    }
+
+    private func onEveryLoop(_ body: @escaping @Sendable (LoopState) -> Void) {
+        for state in loopStates {
+            if state.loop.inEventLoop { body(state) } else { state.loop.execute { body(state) } }
+        }
+    }
 }
 
 /// Whether the server takes new work.
