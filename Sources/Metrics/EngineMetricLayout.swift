@@ -20,6 +20,7 @@ package enum MetricBuckets {
     static let blockLife: [Double] = [
         0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800,
     ]
+    static let transferTime: [Double] = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 5]
     /// What token counts are stored with; every page's own series is a subset.
     static let tokenCounts: [Double] = [
         1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100_000, 131_072, 200_000, 500_000,

@@ -1,0 +1,285 @@
+import Synchronization
+
+/// Renders `/metrics`.
+///
+/// The two pages show the same numbers under the families of vLLM's two frontends: the Prometheus text of the Python
+/// server for a scraper that accepts `text/plain` by name, and the OpenMetrics page of the Rust frontend for everybody
+/// else. A family that this server has no use for (KV connectors, speculative decoding) is there with zeros, so that
+/// existing dashboards and alert rules find it.
+package struct MetricsPage {
+    package let contentType: String
+    package let body: [UInt8]
+
+    /// - Parameter accept: the request's `Accept` header.
+    package init(_ metrics: FrontendMetrics, accept: String?) {
+        if let accept, accept.contains("text/plain") {
+            contentType = "text/plain; version=0.0.4; charset=utf-8"
+            body = PageBuilder(metrics, format: .prometheus).pythonPage()
+        } else {
+            contentType = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            body = PageBuilder(metrics, format: .openMetrics).rustPage()
+        }
+    }
+}
+
+private final class PageBuilder {
+    typealias Labels = MetricsText.Labels
+
+    private let metrics: FrontendMetrics
+    private var text: MetricsText
+    private let http: HTTPMetrics.State
+
+    init(_ metrics: FrontendMetrics, format: MetricsText.Format) {
+        self.metrics = metrics
+        text = MetricsText(format: format, created: metrics.startTime)
+        http = metrics.http.snapshot()
+    }
+
+    func pythonPage() -> [UInt8] {
+        process()
+        httpFamilies(sizes: true)
+        shared(tokenBounds: MetricBuckets.tokenCounts(upTo: metrics.maxModelLength.load(ordering: .relaxed)))
+        configuration()
+        counterPerEngine("vllm:mm_cache_queries", "Multi-modal cache look-ups, in items.") { _ in 0 }
+        counterPerEngine("vllm:mm_cache_hits", "Multi-modal cache hits, in items.") { _ in 0 }
+        text.end()
+        return text.bytes
+    }
+
+    func rustPage() -> [UInt8] {
+        httpFamilies(sizes: false)
+        shared(tokenBounds: MetricBuckets.tokenCountsFixed)
+        unused()
+        text.end()
+        return text.bytes
+    }
+
+    // MARK: - Families of both pages
+
+    private func shared(tokenBounds: [Double]) {
+        gaugePerEngine("vllm:num_requests_running", "Requests in the current batches of the engine.") {
+            metrics.gauge(.running, engine: $0)
+        }
+        gaugePerEngine("vllm:num_requests_waiting", "Requests that wait for the engine.") {
+            metrics.gauge(.waitingForCapacity, engine: $0) + metrics.gauge(.waitingDeferred, engine: $0)
+        }
+        text.gauge(
+            "vllm:num_requests_waiting_by_reason", "Requests that wait for the engine, by reason.",
+            engines.flatMap { engine in
+                [
+                    (labels(engine, [("reason", "capacity")]), metrics.gauge(.waitingForCapacity, engine: engine)),
+                    (labels(engine, [("reason", "deferred")]), metrics.gauge(.waitingDeferred, engine: engine)),
+                ]
+            })
+        gaugePerEngine("vllm:kv_cache_usage_perc", "Used part of the KV cache; 1 is full.") {
+            metrics.gauge(.kvCacheUsage, engine: $0)
+        }
+        counterPerEngine("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", .prefixQueries)
+        counterPerEngine("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", .prefixHits)
+        counterPerEngine("vllm:external_prefix_cache_queries", "Prompt tokens looked up in connected caches.") { _ in 0 }
+        counterPerEngine("vllm:external_prefix_cache_hits", "Prompt tokens found in connected caches.") { _ in 0 }
+        counterPerEngine("vllm:num_preemptions", "Requests that lost their place in a batch.", .preemptions)
+        counterPerEngine("vllm:prompt_tokens", "Prompt tokens processed.", .promptTokens)
+        counterPerEngine("vllm:prompt_tokens_cached", "Prompt tokens that needed no computation.", .promptTokensCached)
+        sourced("vllm:prompt_tokens_by_source", "Prompt tokens by where their keys and values came from.") {
+            [
+                ("local_compute", metrics.counter(.promptComputed, engine: $0)),
+                ("local_cache_hit", metrics.counter(.promptLocalHit, engine: $0)),
+                ("external_kv_transfer", metrics.counter(.promptExternal, engine: $0)),
+            ]
+        }
+        sourced("vllm:prompt_tokens_cached_by_source", "Prompt tokens found in a cache, by its tier.") {
+            [
+                ("device", metrics.counter(.cachedDevice, engine: $0)), ("host", 0), ("p2p", 0), ("disk", 0),
+                ("external_unspecified", metrics.counter(.promptExternal, engine: $0)),
+            ]
+        }
+        counterPerEngine("vllm:generation_tokens", "Tokens generated.", .generationTokens)
+        text.counter(
+            "vllm:request_success", "Finished sequences by the reason of their end.",
+            FinishedReason.allCases.flatMap { reason in
+                engines.map { engine in
+                    (
+                        labels(engine, [("finished_reason", reason.label)]),
+                        metrics.counter(
+                            EngineCounter(rawValue: EngineCounter.successStop.rawValue + reason.rawValue)!,
+                            engine: engine)
+                    )
+                }
+            })
+        for name in ["flops", "read_bytes", "write_bytes"] {
+            counterPerEngine("vllm:estimated_\(name)_per_gpu", "Estimated \(name) of the model; not measured here.") {
+                _ in 0
+            }
+        }
+        histogram("vllm:iteration_tokens_total", "Tokens per engine step.", .iterationTokens)
+        histogram("vllm:time_to_first_token_seconds", "Time from arrival to the first token.", .timeToFirstToken)
+        histogram("vllm:inter_token_latency_seconds", "Time between outputs of a sequence.", .interToken)
+        histogram(
+            "vllm:request_time_per_output_token_seconds", "Mean time per token after the first, per sequence.",
+            .timePerOutputToken)
+        histogram("vllm:e2e_request_latency_seconds", "Time from arrival to the last token.", .e2eLatency)
+        histogram("vllm:request_queue_time_seconds", "Time in the engine's waiting queue.", .queueTime)
+        histogram("vllm:request_inference_time_seconds", "Time from scheduling to the last token.", .inferenceTime)
+        histogram("vllm:request_prefill_time_seconds", "Time from scheduling to the first token.", .prefillTime)
+        histogram("vllm:request_decode_time_seconds", "Time from the first to the last token.", .decodeTime)
+        histogram("vllm:request_num_preemptions", "Preemptions per sequence.", .preemptions)
+        histogram("vllm:request_params_n", "The parameter n of requests.", .paramsN)
+        histogram("vllm:request_prompt_tokens", "Prompt tokens per sequence.", .promptTokens, tokenBounds)
+        histogram("vllm:request_generation_tokens", "Generated tokens per sequence.", .generationTokens, tokenBounds)
+        histogram(
+            "vllm:request_max_num_generation_tokens", "Largest number of tokens that a request asked for.",
+            .maxGenerationTokens, tokenBounds)
+        histogram("vllm:request_params_max_tokens", "The parameter max_tokens of requests.", .paramsMaxTokens, tokenBounds)
+        histogram(
+            "vllm:request_prefill_kv_computed_tokens", "Prompt tokens per sequence that were not cached.",
+            .prefillComputedTokens, tokenBounds)
+    }
+
+    private func httpFamilies(sizes: Bool) {
+        text.counter(
+            "http_requests", "HTTP requests by route, method and status class.",
+            http.requests.sorted { $0.key < $1.key }.map { key, count in
+                ([("handler", key.handler), ("method", key.method), ("status", key.status)], UInt64(count))
+            })
+        if sizes {
+            text.summary(
+                "http_request_size_bytes", "Bytes of request bodies by route.",
+                http.requestSizes.sorted { $0.key < $1.key }.map { ([("handler", $0)], $1.count, $1.bytes) })
+            text.summary(
+                "http_response_size_bytes", "Bytes of response bodies by route.",
+                http.responseSizes.sorted { $0.key < $1.key }.map { ([("handler", $0)], $1.count, $1.bytes) })
+        }
+        text.histogram(
+            "http_request_duration_highr_seconds", "Duration of HTTP requests, fine buckets.",
+            [([], http.highResolution)])
+        text.histogram(
+            "http_request_duration_seconds", "Duration of HTTP requests by route and method.",
+            http.durations.sorted { $0.key < $1.key }.map { key, snapshot in
+                ([("handler", key.handler), ("method", key.method)], snapshot)
+            })
+    }
+
+    // MARK: - Families of one page
+
+    private func process() {
+        let process = ProcessStatistics.read()
+        text.gauge("process_virtual_memory_bytes", "Virtual memory size.", [([], process.virtualBytes)])
+        text.gauge("process_resident_memory_bytes", "Resident memory size.", [([], process.residentBytes)])
+        text.gauge("process_start_time_seconds", "Unix time of the start.", [([], metrics.startTime)])
+        text.secondsCounter("process_cpu_seconds", "User and system time.", process.cpuSeconds)
+        text.gauge("process_open_fds", "Open file descriptors.", [([], Double(process.openDescriptors))])
+        text.gauge("process_max_fds", "Limit of open file descriptors.", [([], Double(process.maxDescriptors))])
+    }
+
+    private func configuration() {
+        guard let info = metrics.information.withLock({ $0 }) else { return }
+        text.gauge(
+            "vllm:cache_config_info", "The engine's cache configuration.",
+            engines.map { engine in
+                (
+                    [
+                        ("block_size", "\(info.blockSize)"), ("cache_dtype", info.dtype), ("engine", "\(engine)"),
+                        ("kv_cache_size_tokens", "\(info.blockSize.multipliedReportingOverflow(by: info.numGPUBlocks).partialValue)"),
+                        ("num_gpu_blocks", "\(info.numGPUBlocks)"),
+                    ], 1
+                )
+            })
+    }
+
+    /// What vLLM's Rust frontend registers for features that this server does not have.
+    private func unused() {
+        counterPerEngine("vllm:corrupted_requests", "Sequences with NaN logits; not checked here.") { _ in 0 }
+        for (name, help) in [
+            ("vllm:kv_block_lifetime_seconds", "Time from the allocation of a KV block to its eviction."),
+            ("vllm:kv_block_idle_before_evict_seconds", "Time from the last use of a KV block to its eviction."),
+            ("vllm:kv_block_reuse_gap_seconds", "Time between uses of a KV block."),
+        ] {
+            emptyHistogram(name, help, MetricBuckets.blockLife)
+        }
+        for name in ["num_drafts", "num_draft_tokens", "num_accepted_tokens"] {
+            counterPerEngine("vllm:spec_decode_\(name)", "Speculative decoding; not used.") { _ in 0 }
+        }
+        text.empty("vllm:spec_decode_num_accepted_tokens_per_pos", "Speculative decoding; not used.", "counter")
+        text.empty("vllm:lora_requests_info", "Requests per adapter; no adapters.", "gauge")
+        emptyHistogram("vllm:nixl_xfer_time_seconds", "NIXL connector; not used.", MetricBuckets.transferTime)
+        emptyHistogram("vllm:nixl_post_time_seconds", "NIXL connector; not used.", [0.001] + MetricBuckets.transferTime)
+        emptyHistogram(
+            "vllm:nixl_bytes_transferred", "NIXL connector; not used.",
+            (0..<12).map { Double(2048 << (2 * $0)) })
+        emptyHistogram(
+            "vllm:nixl_num_descriptors", "NIXL connector; not used.",
+            [10, 20, 30, 50, 75, 100, 200, 400, 1000, 2000, 4000, 10000, 20000, 50000])
+        for name in ["failed_transfers", "failed_notifications", "kv_expired_reqs"] {
+            counterPerEngine("vllm:nixl_num_\(name)", "NIXL connector; not used.") { _ in 0 }
+        }
+        for (suffix, type) in [
+            ("", "counter"), ("_bytes", "counter"), ("_keys", "counter"), ("_failed_keys", "counter"),
+            ("_time_seconds", "histogram"),
+        ] {
+            text.empty("vllm:mooncake_store_operation\(suffix)", "Mooncake connector; not used.", type)
+        }
+        for name in ["rl_weight_update", "sleep_mode"] {
+            text.empty("vllm:\(name)_operation_duration_seconds", "Duration of such operations.", "histogram")
+            text.empty("vllm:\(name)_operations_in_flight", "Such operations that are running.", "gauge")
+        }
+    }
+
+    // MARK: - Helpers
+
+    private var engines: Range<Int> { 0..<metrics.engineCount }
+
+    /// Sorted by name, as prometheus_client does.
+    private func labels(_ engine: Int, _ extra: Labels = []) -> Labels {
+        ([("engine", String(engine)), ("model_name", metrics.modelName)] + extra).sorted { $0.0 < $1.0 }
+    }
+
+    private func gaugePerEngine(_ name: String, _ help: String, _ value: (Int) -> Double) {
+        text.gauge(name, help, engines.map { (labels($0), value($0)) })
+    }
+
+    private func counterPerEngine(_ name: String, _ help: String, _ counter: EngineCounter) {
+        let metrics = metrics
+        counterPerEngine(name, help) { metrics.counter(counter, engine: $0) }
+    }
+
+    private func counterPerEngine(_ name: String, _ help: String, _ value: (Int) -> UInt64) {
+        text.counter(name, help, engines.map { (labels($0), value($0)) })
+    }
+
+    private func sourced(_ name: String, _ help: String, _ values: (Int) -> [(String, UInt64)]) {
+        text.counter(
+            name, help,
+            engines.flatMap { engine in
+                values(engine).map { (labels(engine, [("source", $0.0)]), $0.1) }
+            })
+    }
+
+    private func histogram(
+        _ name: String, _ help: String, _ histogram: EngineHistogram, _ bounds: [Double]? = nil
+    ) {
+        text.histogram(
+            name, help,
+            engines.map { engine in
+                let snapshot = metrics.histogram(histogram, engine: engine)
+                return (labels(engine), bounds.map(snapshot.rebucketed(to:)) ?? snapshot)
+            })
+    }
+
+    private func emptyHistogram(_ name: String, _ help: String, _ bounds: [Double]) {
+        text.histogram(name, help, engines.map { (labels($0), HistogramSnapshot(bounds: bounds)) })
+    }
+}
+
+extension HistogramSnapshot {
+    /// The same observations in wider buckets; `bounds` must be a subset of the own ones.
+    func rebucketed(to wider: [Double]) -> HistogramSnapshot {
+        var result = HistogramSnapshot(bounds: wider)
+        result.sum = sum
+        for (index, count) in counts.enumerated() {
+            let bound = index < bounds.count ? bounds[index] : .infinity
+            result.counts[wider.firstIndex { bound <= $0 } ?? wider.count] += count
+        }
+        return result
+    }
+}
