@@ -22,24 +22,19 @@ enum ByteLevelAlphabet {
         return table
     }()
 
-    /// The bytes that `name` (valid UTF-8) stands for, or nil when it has a character outside the alphabet.
-    static func decode(_ name: UnsafeBufferPointer<UInt8>) -> [UInt8]? {
-        guard let base = name.baseAddress else { return [] }
-        let bytes = Self.bytes
-        var output: [UInt8] = []
-        output.reserveCapacity(name.count)
-        var index = 0
-        while index < name.count {
-            let (scalar, length) = decodeScalar(base, at: index)
-            guard scalar < 0x144, bytes[Int(scalar)] >= 0 else { return nil }
-            output.append(UInt8(truncatingIfNeeded: bytes[Int(scalar)]))
-            index += length
+    /// Appends the bytes that `name` (valid UTF-8) stands for.
+    /// - Returns: false when it has a character outside the alphabet; part of it may have been appended then.
+    static func decode(_ name: UnsafeBufferPointer<UInt8>, into output: inout [UInt8]) -> Bool {
+        guard let base = name.baseAddress else { return true }
+        return bytes.withUnsafeBufferPointer { bytes in
+            var index = 0
+            while index < name.count {
+                let (scalar, length) = decodeScalar(base, at: index)
+                guard scalar < 0x144, bytes[Int(scalar)] >= 0 else { return false }
+                output.append(UInt8(truncatingIfNeeded: bytes[Int(scalar)]))
+                index += length
+            }
+            return true
         }
-        return output
-    }
-
-    static func decode(_ name: String) -> [UInt8]? {
-        var name = name
-        return name.withUTF8 { decode($0) }
     }
 }

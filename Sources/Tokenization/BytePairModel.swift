@@ -40,12 +40,11 @@ final class BytePairModel: @unchecked Sendable {
         symbols.initialize(repeating: -1, count: count)
         for id in 0..<pieces.count {
             let piece = pieces[id]
-            guard let base = piece.baseAddress, !piece.isEmpty, pieces.id(of: piece) == Int32(id) else { continue }
-            if options.isByteLevel {
-                if piece.count == 1 { symbols[Int(base[0])] = Int32(id) }
-            } else if piece.count == sequenceLength(base[0]), piece.count < 4 {
-                symbols[Int(decodeScalar(base, at: 0).scalar)] = Int32(id)
-            }
+            guard let base = piece.baseAddress, !piece.isEmpty else { continue }
+            guard piece.count == (options.isByteLevel ? 1 : sequenceLength(base[0])), piece.count < 4,
+                pieces.id(of: piece) == Int32(id)
+            else { continue }
+            symbols[options.isByteLevel ? Int(base[0]) : Int(decodeScalar(base, at: 0).scalar)] = Int32(id)
         }
         outcomes = .allocate(capacity: max(1, pieces.count))
         for id in 0..<max(1, pieces.count) { (outcomes + id).initialize(to: Atomic(Outcome.unknown)) }

@@ -9,6 +9,7 @@ final class ByteStringTable: @unchecked Sendable {
     /// `count + 1` offsets into `storage`.
     private let offsets: UnsafeMutablePointer<UInt32>
     private let slots: UnsafeMutablePointer<UInt64>
+    private let findable: [Bool]
     private let mask: Int
     private let seed: UInt64
     /// Length of the longest string in bytes.
@@ -18,7 +19,8 @@ final class ByteStringTable: @unchecked Sendable {
     struct Builder {
         private(set) var bytes: [UInt8] = []
         private(set) var offsets: [UInt32] = [0]
-        private var lookup: [Bool] = []
+        /// Whether ``ByteStringTable/id(of:)`` may return an id.
+        private(set) var lookup: [Bool] = []
 
         init(capacity: Int) {
             offsets.reserveCapacity(capacity + 1)
@@ -35,7 +37,18 @@ final class ByteStringTable: @unchecked Sendable {
             lookup.append(isFindable)
         }
 
-        func isFindable(_ id: Int) -> Bool { lookup[id] }
+        /// Appends the bytes that a byte-level vocabulary's `name` stands for; a name outside the alphabet is appended as
+        /// it is and cannot be found.
+        mutating func appendByteLevel(_ name: UnsafeBufferPointer<UInt8>, isFindable: Bool) {
+            let start = bytes.count
+            let isMapped = ByteLevelAlphabet.decode(name, into: &bytes)
+            if !isMapped {
+                bytes.removeLast(bytes.count - start)
+                bytes.append(contentsOf: name)
+            }
+            offsets.append(UInt32(truncatingIfNeeded: bytes.count))
+            lookup.append(isFindable && isMapped)
+        }
     }
 
     init(_ builder: Builder) {
@@ -54,7 +67,7 @@ final class ByteStringTable: @unchecked Sendable {
         slots.initialize(repeating: 0, count: capacity)
         seed = UInt64.random(in: .min ... .max)
         var longest = 0
-        for id in 0..<count where builder.isFindable(id) {
+        for id in 0..<count where builder.lookup[id] {
             let start = Int(offsets[id])
             let length = Int(offsets[id + 1]) - start
             longest = max(longest, length)
@@ -64,7 +77,11 @@ final class ByteStringTable: @unchecked Sendable {
             slots[slot] = (hash & 0xFFFF_FFFF_0000_0000) | UInt64(id + 1)
         }
         self.longest = longest
+        findable = builder.lookup
     }
+
+    /// Whether ``id(of:)`` can return this id.
+    func isFindable(_ id: Int) -> Bool { findable[id] }
 
     deinit {
         storage.deallocate()

@@ -66,7 +66,7 @@ package struct IncrementalDetokenizer: Sendable {
             }
             if !pending.isEmpty { flushRun(into: &output) }
             if isFirst, let dropped = tokenizer.decoder.droppedInFirst {
-                var name = Array(tokenizer.names[Int(id)])
+                var name = tokenizer.names[id] ?? []
                 replaceAll(dropped, with: [], in: &name)
                 output.append(contentsOf: name)
             } else if stripsLeft > 0 {

@@ -1,6 +1,6 @@
 /// Split patterns of common models, recognised by their exact text and matched by hand-written scanners that return
 /// the same pieces as the regular expression, several times faster.
-enum KnownSplitPattern: Sendable, Equatable {
+package enum KnownSplitPattern: Sendable, Equatable {
     case gpt2
     /// cl100k, Llama 3 (3 digits), Qwen 2, 2.5 and 3 (1 digit)
     case cl100k(maximumDigits: Int)
@@ -10,7 +10,7 @@ enum KnownSplitPattern: Sendable, Equatable {
     case deepSeekDigits, deepSeekCJK, deepSeekWords
 
     /// The regular expressions as they are spelled in `tokenizer.json` files.
-    static let texts: [(pattern: KnownSplitPattern, text: String)] = [
+    package static let texts: [(pattern: KnownSplitPattern, text: String)] = [
         (.gpt2, #"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"#),
         (
             .cl100k(maximumDigits: 3),
@@ -45,7 +45,7 @@ enum KnownSplitPattern: Sendable, Equatable {
     private static let capitalWord =
         #"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"#
 
-    init?(text: String) {
+    package init?(text: String) {
         guard let known = Self.texts.first(where: { $0.text.utf8.elementsEqual(text.utf8) }) else { return nil }
         self = known.pattern
     }

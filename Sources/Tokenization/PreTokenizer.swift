@@ -23,7 +23,7 @@ enum SplitBehavior: String, Sendable {
     case contiguous = "Contiguous"
 }
 
-enum SplitMatcher: Sendable {
+package enum SplitMatcher: Sendable {
     case known(KnownSplitPattern)
     /// Not empty.
     case literal([UInt8])
@@ -34,7 +34,7 @@ enum SplitMatcher: Sendable {
     indirect case inverted(SplitMatcher)
 
     /// Calls `body` with every stretch of `text`, match or not, left to right; nothing is empty.
-    func forEachStretch(
+    package func forEachStretch(
         of text: UnsafeBufferPointer<UInt8>, _ body: (Range<Int>, _ isMatch: Bool) throws(TokenizerError) -> Void
     ) throws(TokenizerError) {
         guard let base = text.baseAddress, text.count > 0 else { return }

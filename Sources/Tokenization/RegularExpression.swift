@@ -5,7 +5,7 @@ import CPCRE2
 /// Patterns in tokenizer files are written for Oniguruma; where the two engines would disagree silently, the pattern is
 /// rewritten (`\s`, which in PCRE2 includes U+180E, and `\w`, which lacks marks) or refused (set operations, nested sets,
 /// `\h`). PCRE2 brings its own Unicode version, so that characters newer than that count as unassigned here.
-final class RegularExpression: @unchecked Sendable {
+package final class RegularExpression: @unchecked Sendable {
     private let code: OpaquePointer
     /// Read-only while matching, therefore shared.
     private let context: OpaquePointer
@@ -15,7 +15,7 @@ final class RegularExpression: @unchecked Sendable {
     private static let heapLimitKiB: UInt32 = 64 * 1024
     private static let maximumPatternBytes = 64 * 1024
 
-    init(_ pattern: String) throws(TokenizerError) {
+    package init(_ pattern: String) throws(TokenizerError) {
         guard pattern.utf8.count <= Self.maximumPatternBytes else {
             throw TokenizerError(.unsupported, "split pattern of \(pattern.utf8.count) bytes is too long")
         }

@@ -9,7 +9,7 @@ package final class Tokenizer: Sendable {
     let postProcessor: PostProcessor
     let decoder: TokenDecoder
     let texts: TokenTexts
-    let names: ByteStringTable
+    let names: TokenNames
     private let idsByContent: [[UInt8]: Int32]
     private let rawAddedTokens: AddedTokenMatcher
     private let normalizedAddedTokens: AddedTokenMatcher
@@ -47,19 +47,18 @@ package final class Tokenizer: Sendable {
     // MARK: Vocabulary
 
     /// The largest id plus one, added tokens included. Ids below it may be unused.
-    package var vocabularySize: Int { names.count }
+    package var vocabularySize: Int { texts.count }
 
     /// Whether ``encode(_:addSpecialTokens:stoppingAfter:)-(String,_,_)`` can put the beginning-of-sequence token first.
     package var addsBOS: Bool { bosTokenID != nil && postProcessor.prefix.first == bosTokenID }
 
     /// The token as the vocabulary spells it, for example `Ġthe`; nil for ids that stand for nothing.
     package func tokenString(_ id: Int32) -> String? {
-        guard exists(id) else { return nil }
-        return String(decoding: names[Int(id)], as: UTF8.self)
+        names[id].map { String(decoding: $0, as: UTF8.self) }
     }
 
     /// The id of a token in the vocabulary's spelling.
-    package func id(forToken token: String) -> Int32? { idsByContent[Array(token.utf8)] ?? names.id(of: token) }
+    package func id(forToken token: String) -> Int32? { idsByContent[Array(token.utf8)] ?? names.model.id(of: token) }
 
     package func exists(_ id: Int32) -> Bool { texts.flags(id).contains(.exists) }
 

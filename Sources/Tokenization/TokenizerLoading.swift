@@ -8,7 +8,7 @@ struct TokenizerParts {
     var postProcessor: PostProcessor
     var decoder: TokenDecoder
     var texts: TokenTexts
-    var names: ByteStringTable
+    var names: TokenNames
     /// Ids of added tokens.
     var idsByContent: [[UInt8]: Int32]
     var rawAddedTokens: AddedTokenMatcher
@@ -125,8 +125,8 @@ extension TokenizerParts {
         let options = try Self.options(modelJSON, vocabulary, isByteLevel: splitting.isByteLevel)
         let merges = try MergeTable.load(try modelJSON.member("merges"), ids: vocabulary.ids)
         model = BytePairModel(pieces: pieces, merges: merges, options: options)
-        let allNames = try vocabulary.names(normalizer)
-        (names, texts) = try Self.texts(allNames, vocabulary.added, decoding)
+        names = try vocabulary.names(normalizer)
+        texts = try Self.texts(names, vocabulary.added, decoding, pieces: splitting.isByteLevel ? pieces : nil)
         idsByContent = Dictionary(vocabulary.added.map { ($0.content, $0.id) }, uniquingKeysWith: { $1 })
 
         var normalized: [AddedToken] = []
@@ -177,51 +177,55 @@ extension TokenizerParts {
     /// What the model matches in the text.
     private static func pieces(_ vocabulary: VocabularyDraft, isByteLevel: Bool) -> ByteStringTable {
         guard isByteLevel else { return vocabulary.ids }
-        var builder = ByteStringTable.Builder(capacity: vocabulary.modelNames.count)
-        for name in vocabulary.modelNames {
-            if let name, let bytes = ByteLevelAlphabet.decode(name) {
-                builder.append(bytes, isFindable: true)
-            } else {
-                builder.append([], isFindable: false)
-            }
+        var builder = ByteStringTable.Builder(capacity: vocabulary.ids.count)
+        for id in 0..<vocabulary.ids.count {
+            builder.appendByteLevel(vocabulary.ids[id], isFindable: vocabulary.ids.isFindable(id))
         }
         return ByteStringTable(builder)
     }
 
+    /// - Parameter pieces: of a byte-level model, which are the texts of its tokens, too.
     private static func texts(
-        _ all: [[UInt8]?], _ added: [AddedToken], _ decoding: DecoderDescription
-    ) throws(TokenizerError) -> (ByteStringTable, TokenTexts) {
-        var names = ByteStringTable.Builder(capacity: all.count)
-        var texts = ByteStringTable.Builder(capacity: all.count)
-        var flags = [TokenTexts.Flags](repeating: [], count: all.count)
-        let addedIDs = Set(added.map(\.id))
-        for (id, name) in all.enumerated() {
-            // Added tokens are looked up by their own content.
-            names.append(name ?? [], isFindable: name != nil && !addedIDs.contains(Int32(id)))
-            guard let name else {
+        _ names: TokenNames, _ added: [AddedToken], _ decoding: DecoderDescription, pieces: ByteStringTable?
+    ) throws(TokenizerError) -> TokenTexts {
+        var texts = ByteStringTable.Builder(capacity: names.count)
+        var flags = [TokenTexts.Flags](repeating: [], count: names.count)
+        var text: [UInt8] = []
+        for id in 0..<names.count {
+            let isModel = id < names.model.count && names.model.isFindable(id)
+            let override = names.added[Int32(id)]
+            guard isModel || override != nil else {
                 texts.append([], isFindable: false)
                 continue
             }
             flags[id] = .exists
-            var text: [UInt8]
             switch decoding.decoder.joining {
-            case .byteLevel: text = name.withUnsafeBufferPointer { ByteLevelAlphabet.decode($0) } ?? name
+            case .byteLevel:
+                if let pieces, override == nil {
+                    let piece = pieces[id]
+                    if isValidUTF8(piece) { flags[id].insert(.valid) }
+                    texts.append(piece, isFindable: false)
+                    continue
+                }
+                text.removeAll(keepingCapacity: true)
+                let name = override ?? Array(names.model[id])
+                if !name.withUnsafeBufferPointer({ ByteLevelAlphabet.decode($0, into: &text) }) { text = name }
             case .strings(let byteFallback):
-                text = try decoding.text(of: name)
+                text = try decoding.text(of: override ?? Array(names.model[id]))
                 if byteFallback, let byte = byteTokenValue(text) {
                     text = [byte]
                     flags[id].insert(.byte)
                 }
-            case .spaces: text = name
+            case .spaces: text = override ?? Array(names.model[id])
             }
             if text.withUnsafeBufferPointer({ isValidUTF8($0) }) { flags[id].insert(.valid) }
             texts.append(text, isFindable: false)
         }
         // A special token whose name was changed by the normaliser is not recognised as special, as in `tokenizers`.
-        for token in added where token.isSpecial && all[Int(token.id)] == token.content {
+        for token in added where token.isSpecial && names.added[token.id] == token.content {
             flags[Int(token.id)].insert(.special)
         }
-        return (ByteStringTable(names), TokenTexts(texts: ByteStringTable(texts), flags: flags))
+        return TokenTexts(texts: ByteStringTable(texts), flags: flags)
     }
 }
 

@@ -2,11 +2,9 @@ import JSONBytes
 
 /// The vocabulary of `tokenizer.json` while it is being put together: model tokens, added tokens and their ids.
 struct VocabularyDraft {
-    /// Model vocabulary by id; nil for unused ids.
-    private(set) var modelNames: [String?]
+    /// The model's own tokens.
+    let ids: ByteStringTable
     private let modelCount: Int
-    /// Model and added tokens.
-    private(set) var ids: ByteStringTable
     private(set) var added: [AddedToken] = []
     /// Position in `added` by content.
     private var positions: [[UInt8]: Int] = [:]
@@ -14,7 +12,7 @@ struct VocabularyDraft {
 
     init(_ json: TokenizerJSON) throws(TokenizerError) {
         let pairs = try json.object().pairs
-        modelNames = []
+        var modelNames: [String?] = []
         modelNames.reserveCapacity(pairs.count)
         for (name, value) in pairs {
             guard let id = TokenizerJSON.id(value) else {
@@ -25,7 +23,13 @@ struct VocabularyDraft {
         }
         modelCount = pairs.count
         var builder = ByteStringTable.Builder(capacity: modelNames.count)
-        for name in modelNames { builder.append((name ?? "").utf8, isFindable: name != nil) }
+        for index in modelNames.indices {
+            if modelNames[index] == nil {
+                builder.append([], isFindable: false)
+            } else {
+                modelNames[index]!.withUTF8 { builder.append($0, isFindable: true) }
+            }
+        }
         ids = ByteStringTable(builder)
     }
 
@@ -57,15 +61,28 @@ struct VocabularyDraft {
 
     func isAdded(_ content: [UInt8]) -> Bool { positions[content] != nil }
 
-    /// What each id is called and decoded from, nil for unused ids. As in `tokenizers`, an added token that is searched
-    /// in the normalised text carries its normalised content.
-    func names(_ normalizer: Normalizer?) throws(TokenizerError) -> [[UInt8]?] {
-        var names = modelNames.map { $0.map { Array($0.utf8) } }
-        for token in added {
-            while names.count <= Int(token.id) { names.append(nil) }
-            names[Int(token.id)] = try token.searched(normalizer)
-        }
+    /// What the ids are called. As in `tokenizers`, an added token that is searched in the normalised text is called by
+    /// its normalised content.
+    func names(_ normalizer: Normalizer?) throws(TokenizerError) -> TokenNames {
+        var names = TokenNames(model: ids, added: [:])
+        for token in added { names.added[token.id] = try token.searched(normalizer) }
         return names
+    }
+}
+
+/// The vocabulary's spelling of each token.
+struct TokenNames: Sendable {
+    let model: ByteStringTable
+    /// Names that take precedence over the model's.
+    var added: [Int32: [UInt8]]
+
+    var count: Int { max(model.count, added.keys.max().map { Int($0) + 1 } ?? 0) }
+
+    /// nil for ids without a name.
+    subscript(id: Int32) -> [UInt8]? {
+        if let name = added[id] { return name }
+        guard id >= 0, Int(id) < model.count, model.isFindable(Int(id)) else { return nil }
+        return Array(model[Int(id)])
     }
 }
 

@@ -24,9 +24,18 @@ struct GoldenTokenizer {
         var skipped: String
     }
 
+    /// A continuation and its text as the package's own incremental decoder gives it behind a prompt.
+    struct Stream {
+        var prompt: [Int32]
+        var ids: [Int32]
+        var skipSpecialTokens: Bool
+        var text: String
+    }
+
     let tokenizer: Tokenizer
     var encodings: [Encoding] = []
     var decodings: [Decoding] = []
+    var streams: [Stream] = []
     var strings: [Int32: String] = [:]
     var vocabularySize = 0
 
@@ -62,8 +71,16 @@ struct GoldenTokenizer {
             decodings.append(
                 Decoding(ids: try Self.ids(entry["ids"]), all: all, skipped: entry["skipped"]?.stringValue ?? all))
         }
+        for entry in try #require(json["streams"]?.arrayValue) {
+            streams.append(
+                Stream(
+                    prompt: try Self.ids(entry["prompt"]), ids: try Self.ids(entry["ids"]),
+                    skipSpecialTokens: try #require(entry["skip"]?.boolValue as Bool?),
+                    text: try #require(entry["text"]?.stringValue)))
+        }
         for (id, string) in try #require(json["strings"]?.objectValue).pairs {
-            strings[try #require(Int32(id))] = try #require(string.stringValue)
+            let name: String = try #require(string.stringValue)
+            strings[try #require(Int32(id))] = name
         }
     }
 
