@@ -10,7 +10,7 @@ namespace blas_engine {
 
 class Lifeline {
   public:
-    // Takes over SIGTERM and SIGINT: construct it before any other thread, which then inherit the blocked mask.
+    // Takes over SIGTERM and SIGINT of the process; there is one Lifeline in it.
     // `death_fd` (or -1) is the read end of a pipe; its end of file ends the process.
     Lifeline(int death_fd, InputQueue& queue);
     ~Lifeline();
@@ -25,7 +25,7 @@ class Lifeline {
 
     int death_fd_;
     InputQueue& queue_;
-    int signal_fd_;
+    int signal_pipe_[2];
     int stop_event_;
     std::atomic<bool> serving_{false};
     std::thread thread_;

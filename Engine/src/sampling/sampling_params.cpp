@@ -40,6 +40,11 @@ void normalize(SamplingParams& p) {
     } else if (p.temperature > 0 && p.temperature < min_temperature) {
         p.temperature = min_temperature;
     }
+    // Some frontends send float32, some float64; the same request must draw the same tokens from either.
+    for (double* value : {&p.temperature, &p.top_p, &p.min_p, &p.repetition_penalty, &p.presence_penalty,
+                          &p.frequency_penalty}) {
+        *value = static_cast<float>(*value);
+    }
     if (p.top_k == -1) p.top_k = 0;
     if (p.seed == -1) p.seed.reset();
     if (p.ignore_eos) p.eos_token_id.reset();
@@ -59,7 +64,7 @@ std::optional<std::string> check_bounds(const SamplingParams& p) {
     }
     if (auto error = check_range("temperature", p.temperature, 0, 2)) return error;
     if (!(p.top_p > 0 && p.top_p <= 1)) return "top_p must be in (0, 1], got " + format_number(p.top_p) + ".";
-    if (p.top_k < 0) return "top_k must be -1 or 0 (off), or at least 1, got " + std::to_string(p.top_k) + ".";
+    if (p.top_k < -1) return "top_k must be -1 or 0 (off), or at least 1, got " + std::to_string(p.top_k) + ".";
     if (auto error = check_range("min_p", p.min_p, 0, 1)) return error;
     if (p.max_tokens && *p.max_tokens < 1) {
         return "max_tokens must be at least 1, got " + std::to_string(*p.max_tokens) + ".";
@@ -87,8 +92,8 @@ std::optional<std::string> check_bounds(const SamplingParams& p) {
 
 std::optional<std::string> normalize_and_validate(SamplingParams& p, const SamplingLimits& limits) {
     if (!p.unsupported.empty()) return p.unsupported + " is not supported by this engine.";
-    normalize(p);
     if (auto error = check_bounds(p)) return error;
+    normalize(p);
 
     if (p.has_allowed_token_ids && p.allowed_token_ids.empty()) return "allowed_token_ids must not be empty.";
     if (p.has_logprob_token_ids && !p.logprobs) return "logprob_token_ids needs logprobs to be set.";

@@ -46,6 +46,8 @@ constexpr OutputLayout safe_output_layout() {
     OutputLayout layout = output_layout(ProtocolFamily::v0_30);
     layout.vllm_version = "0.32.0";
     layout.wake_up_answers = true;
+    layout.pause_generation = true;
+    layout.prompt_logprobs_elements = 4;
     return layout;
 }
 
