@@ -45,7 +45,8 @@ let package = Package(
         .target(
             name: "OpenAIServer",
             dependencies: [
-                "Chat", "EngineClient", "JSONBytes", "Metrics", "Text", nioCore, nioHTTP1, nioPosix, nioSSL, logging,
+                "Chat", "EngineClient", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics", "Text", "Tokenization",
+                nioCore, nioHTTP1, nioPosix, nioSSL, logging,
             ],
             swiftSettings: settings),
         .target(name: "Chat", dependencies: ["JSONBytes", "Jinja", "Text"], swiftSettings: settings),
@@ -71,7 +72,8 @@ let package = Package(
             name: "EngineProtocolTests", dependencies: ["EngineProtocol", "MessagePack", "JSONBytes"],
             resources: [.copy("Fixtures")], swiftSettings: settings),
         .testTarget(
-            name: "EngineClientTests", dependencies: ["EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ"],
+            name: "EngineClientTests",
+            dependencies: ["EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ", logging],
             swiftSettings: settings),
         .testTarget(name: "JSONBytesTests", dependencies: ["JSONBytes"], swiftSettings: settings),
         .testTarget(

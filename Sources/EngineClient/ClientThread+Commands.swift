@@ -1,0 +1,182 @@
+import EngineProtocol
+import Logging
+import MessagePack
+import Synchronization
+import ZeroMQ
+
+/// What event loops ask for.
+extension ClientThread {
+    /// Ids in one ABORT message.
+    static let abortBatch = 1024
+
+    func execute(_ command: Command) {
+        switch command {
+        case .add(let handle, let pending): add(handle, pending)
+        case .abort(let handle):
+            guard let slot = registry.find(handle) else { return }
+            abort(slot)
+        case .utility(let method, let arguments, let completion): callUtility(method, arguments, completion)
+        case .engineDied(let reason): enginesDied(reason)
+        case .observeStats(let observer): statsObserver = observer
+        case .observeState(let observer):
+            stateObserver = observer
+            observer(shared.state.withLock { $0 })
+        case .awaitReady(let waiter):
+            if let information {
+                waiter(.success(information))
+            } else if isBroken, let deathReason {
+                waiter(.failure(.engineDead(reason: deathReason)))
+            } else {
+                readyWaiters.append(waiter)
+            }
+        case .shutdown(let drainTimeout, let completion):
+            let deadline = ContinuousClock.now + drainTimeout
+            shutdownDeadline = shutdownDeadline.map { min($0, deadline) } ?? deadline
+            // Nobody waits for engines any more.
+            readyDeadline = nil
+            shutdownCompletions.append(completion)
+        }
+    }
+
+    // MARK: - Requests
+
+    private func add(_ handle: RequestHandle, _ pending: PendingRequest) {
+        if let failure = refusal(of: pending.request) {
+            reject(handle, pending, failure)
+            return
+        }
+        guard let family, let index = engines.choose(rank: pending.request.dataParallelRank, family: family) else {
+            let rank = pending.request.dataParallelRank.map { "\($0)" } ?? "any"
+            reject(handle, pending, .requestFailed(reason: "data parallel rank \(rank) is not connected"))
+            return
+        }
+        announceFirstRequest(engine: engines[index].rank, family: family)
+        let wireID = registry.insert(handle, pending, engine: index)
+        let request = pending.request
+        scratch.removeAll(keepingCapacity: true)
+        if request.externalRequestID == nil {
+            var named = request
+            named.externalRequestID = request.requestID
+            named.encode(
+                into: &scratch, family: family, requestID: wireID, clientIndex: configuration.clientIndex,
+                currentWave: currentWave)
+        } else {
+            request.encode(
+                into: &scratch, family: family, requestID: wireID, clientIndex: configuration.clientIndex,
+                currentWave: currentWave)
+        }
+        engines[index].inFlight += 1
+        engines[index].admittedSinceStats += 1
+        if let error = send(.add, to: index) {
+            let slot = Int(handle.slot)
+            finish(slot, .failed(.requestFailed(reason: "engine \(engines[index].rank) cannot be reached: \(error)")))
+        }
+    }
+
+    /// Why a request must not be sent: the last line of defence, because a real engine goes deaf or dies of some of these.
+    private func refusal(of request: EngineCoreRequest) -> EngineFailure? {
+        if shutdownDeadline != nil { return .shuttingDown }
+        guard let information else {
+            if let deathReason { return .engineDead(reason: deathReason) }
+            return .requestFailed(reason: "the engines are not ready yet")
+        }
+        let length = request.promptTokenIDs.count
+        if length == 0 { return .requestFailed(reason: "the prompt is empty") }
+        if length >= information.maxModelLength {
+            return .requestFailed(
+                reason: "the prompt has \(length) tokens, the model's context \(information.maxModelLength)")
+        }
+        let maxTokens = request.samplingParams.maxTokens
+        if maxTokens != .max && maxTokens > information.maxModelLength - length {
+            return .requestFailed(
+                reason: "prompt (\(length)) and max_tokens (\(maxTokens)) exceed the model's context of "
+                    + "\(information.maxModelLength) tokens")
+        }
+        if request.promptTokenIDs.contains(where: { $0 < 0 }) {
+            return .requestFailed(reason: "the prompt has a negative token id")
+        }
+        return request.samplingParams.violation().map { .requestFailed(reason: $0) }
+    }
+
+    /// Fails a request that has no slot in the registry yet.
+    private func reject(_ handle: RequestHandle, _ pending: PendingRequest, _ failure: EngineFailure) {
+        registry.enqueue(.failed(failure), for: pending)
+        registry.released.append(handle.slot)
+    }
+
+    /// Delivers the last event of a request and forgets it.
+    func finish(_ slot: Int, _ event: RequestEvent) {
+        registry.enqueue(event, for: slot)
+        forget(slot)
+    }
+
+    func forget(_ slot: Int) {
+        engines[registry.engine(of: slot)].inFlight -= 1
+        registry.remove(slot)
+    }
+
+    /// Forgets a request and tells its engine with the next batch.
+    func abort(_ slot: Int) {
+        engines[registry.engine(of: slot)].aborts.append(registry.wireID(of: slot))
+        forget(slot)
+    }
+
+    /// Ends a request from our side.
+    func failAndAbort(_ slot: Int, _ failure: EngineFailure) {
+        registry.enqueue(.failed(failure), for: slot)
+        abort(slot)
+    }
+
+    func sendAborts() {
+        for index in engines.indices where !engines[index].aborts.isEmpty {
+            var rest = engines[index].aborts[...]
+            while !rest.isEmpty {
+                let batch = rest.prefix(Self.abortBatch)
+                rest = rest.dropFirst(Self.abortBatch)
+                scratch.removeAll(keepingCapacity: true)
+                AbortRequest.encode(batch, into: &scratch)
+                if let error = send(.abort, to: index) {
+                    // The engine is gone, and its requests with it.
+                    logger.debug("abort not sent", metadata: ["engine": "\(engines[index].rank)", "error": "\(error)"])
+                }
+            }
+            engines[index].aborts.removeAll(keepingCapacity: true)
+        }
+    }
+
+    /// Sends `scratch` to an engine.
+    func send(_ type: EngineRequestType, to index: Int) -> ZMQError? {
+        do throws(ZMQError) {
+            try sockets.input.send(engines[index].identity, more: true)
+            try withUnsafeBytes(of: type.rawValue) { byte throws(ZMQError) in try sockets.input.send(byte, more: true) }
+            try sockets.input.send(scratch)
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    // MARK: - Utility calls
+
+    private func callUtility(_ method: String, _ arguments: [UInt8], _ completion: @escaping UtilityCompletion) {
+        guard arguments.isSingleMessagePackValue(.array) else {
+            completion(.failure(.requestFailed(reason: "the arguments of \(method) are not one msgpack array")))
+            return
+        }
+        guard information != nil else {
+            let failure = deathReason.map { EngineFailure.engineDead(reason: $0) }
+            completion(.failure(failure ?? .requestFailed(reason: "the engines are not ready yet")))
+            return
+        }
+        let ids = utilities.begin(engines: engines.engines.count, completion)
+        for (index, id) in zip(engines.indices, ids) {
+            scratch.removeAll(keepingCapacity: true)
+            UtilityCall(
+                clientIndex: configuration.clientIndex, callID: id, method: method, arguments: arguments
+            ).encode(into: &scratch)
+            if let error = send(.utility, to: index) {
+                utilities.fail(id, .requestFailed(reason: "engine \(engines[index].rank) cannot be reached: \(error)"))
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+import EngineProtocol
+import Logging
+import MessagePack
+import Synchronization
+import ZeroMQ
+
+/// Registration, death and restart of engines, and the data-parallel coordinator.
+extension ClientThread {
+    // MARK: - Registration
+
+    func receiveRegistrations() {
+        do throws(ZMQError) {
+            while try sockets.input.receive(into: frames) { register() }
+        } catch {
+            logger.error("receiving a registration failed", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private func register() {
+        guard frames.count == 2, let rank = EngineIdentity.rank(frames[0]), let index = engines.index(ofRank: rank)
+        else {
+            let identity = frames[0].prefix(8).map { String($0, radix: 16) }.joined(separator: " ")
+            let problem = "unexpected registration of identity [\(identity)] with \(frames.count) frames"
+            if isStartingUp { startupFailed(problem) } else { logMalformed(problem, nil) }
+            return
+        }
+        do throws(MessagePackError) {
+            let (response, found) = try EngineCoreReadyResponse.decode(
+                frames[1], family: family ?? configuration.family)
+            try checkAgreement(response, index: index)
+            register(response, found, index: index)
+        } catch {
+            let problem = "engine \(rank) sent an unusable ready response: \(error)"
+            if isStartingUp { startupFailed(problem) } else { logMalformed(problem, nil) }
+        }
+    }
+
+    private var isStartingUp: Bool { readyDeadline != nil }
+
+    /// Engines of one deployment must be alike where a request may go to any of them.
+    private func checkAgreement(_ response: EngineCoreReadyResponse, index: Int) throws(MessagePackError) {
+        if configuration.family == nil, let family, let theirs = ProtocolFamily(vllmVersion: response.vllmVersion),
+            theirs != family
+        {
+            throw MessagePackError(
+                .invalid("version \(response.vllmVersion) speaks protocol \(theirs), others \(family)"), offset: 0)
+        }
+        for other in engines.indices where other != index && engines[other].isRegistered {
+            if engines[other].response.supportsLoRA != response.supportsLoRA {
+                throw MessagePackError(.invalid("supports_lora differs between engines"), offset: 0)
+            }
+        }
+    }
+
+    private func register(_ response: EngineCoreReadyResponse, _ found: ProtocolFamily, index: Int) {
+        let rank = engines[index].rank
+        if engines[index].isRegistered {
+            // A connection that broke and came back is no restart.
+            if let id = response.instanceID, id == engines[index].response.instanceID { return }
+            logger.warning("engine was restarted, its requests fail", metadata: ["engine": "\(rank)"])
+            let failure = EngineFailure.requestFailed(reason: "engine \(rank) was restarted")
+            for slot in registry.running(on: index) { finish(slot, .failed(failure)) }
+            utilities.failAll(failure, engine: index)
+        }
+        if family == nil {
+            family = found
+            outputReader = EngineCoreOutputReader(family: found)
+            shared.family.store(found.rawValue, ordering: .relaxed)
+        }
+        engines[index].reset()
+        engines[index].isRegistered = true
+        engines[index].response = response
+        logger.info(
+            "engine registered",
+            metadata: [
+                "engine": "\(rank)", "version": "\(response.vllmVersion)", "protocol": "\(found)",
+                "max_model_len": "\(response.maxModelLength)", "num_gpu_blocks": "\(response.numGPUBlocks)",
+            ])
+        if coordinator == nil, configuration.coordinatorAddress == nil,
+            let address = response.dataParallelStatsAddress
+        {
+            connectCoordinator(address)
+        }
+        guard engines.allRegistered, !isBroken else { return }
+        let information = engines.information
+        self.information = information
+        readyDeadline = nil
+        deathReason = nil
+        setState(.ready(information))
+        for waiter in readyWaiters { waiter(.success(information)) }
+        readyWaiters = []
+    }
+
+    // MARK: - Death
+
+    /// Nothing that happens later can repair it.
+    func startupFailed(_ reason: String) {
+        guard !isBroken else { return }
+        isBroken = true
+        enginesDied(reason, finally: true)
+    }
+
+    /// All requests fail; unless `finally`, the client is usable again when every engine has registered anew.
+    func enginesDied(_ reason: String, finally: Bool = false) {
+        guard deathReason == nil || finally else { return }
+        logger.error("engine is dead", metadata: ["reason": "\(reason)"])
+        deathReason = reason
+        information = nil
+        readyDeadline = nil
+        let failure = EngineFailure.engineDead(reason: reason)
+        // The sentinel does not say whose it is: engines that still live are told to stop.
+        for slot in registry.running() { failAndAbort(slot, failure) }
+        sendAborts()
+        utilities.failAll(failure)
+        for index in engines.indices { engines[index].reset() }
+        wavesAreRunning = false
+        setState(.dead(reason: reason))
+        guard isBroken else { return }
+        for waiter in readyWaiters { waiter(.failure(failure)) }
+        readyWaiters = []
+    }
+
+    // MARK: - Coordinator
+
+    func connectCoordinator(_ address: String) {
+        do throws(ZMQError) {
+            let socket = try ZMQSocket(.xsub, context: sockets.context)
+            try socket.setLinger(milliseconds: 0)
+            try socket.setReceiveHighWaterMark(0)
+            if address.hasPrefix("tcp://[") { try socket.setIPv6(true) }
+            try socket.connect(address)
+            try socket.send(CoordinatorFrame.subscribe)
+            coordinator = socket
+        } catch {
+            startupFailed("coordinator \(address): \(error)")
+        }
+    }
+
+    func receiveCoordinatorState() {
+        do throws(ZMQError) {
+            while let socket = coordinator, try socket.receive(into: frames) {
+                guard frames.count > 0 else { continue }
+                do throws(MessagePackError) {
+                    let state = try CoordinatorState(decoding: frames[0])
+                    currentWave = state.wave
+                    wavesAreRunning = state.isRunning
+                } catch {
+                    logMalformed("unreadable message from the coordinator", error)
+                }
+            }
+        } catch {
+            logger.error("receiving from the coordinator failed", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Up to 0.32 the frontend wakes idle engines through the coordinator; later engines do it themselves.
+    func announceFirstRequest(engine: Int, family: ProtocolFamily) {
+        guard family.frontendStartsWaves, !wavesAreRunning, let coordinator else { return }
+        do throws(ZMQError) {
+            try coordinator.send(
+                FrontendToCoordinatorMessage.firstRequest(engine: engine, wave: currentWave).encode())
+            wavesAreRunning = true
+        } catch {
+            logger.warning("coordinator cannot be reached", metadata: ["error": "\(error)"])
+        }
+    }
+}

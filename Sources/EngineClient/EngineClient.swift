@@ -1,0 +1,159 @@
+import EngineProtocol
+import Glibc
+import Logging
+import Synchronization
+import ZeroMQ
+
+/// The frontend's side of vLLM's engine protocol (vLLM: `AsyncMPClient` and `DPLBAsyncMPClient`).
+///
+/// One thread owns every engine socket. Event loops hand it requests through a mailbox; it decodes each output message
+/// once, in place, and hands every inbox one batch per message. Any thread may call the methods here; none blocks.
+///
+/// What happens when things go wrong:
+/// - An engine dies (its sentinel, or ``markDead(reason:)``): all requests fail with ``EngineFailure/engineDead(reason:)``,
+///   new ones at once too. When all engines register again (a supervisor restarted them) the client is ready again.
+/// - An engine registers again with another instance id: its requests fail, the others go on.
+/// - A malformed output fails its request and aborts it in the engine; a message whose framing is broken fails the requests
+///   whose ids can still be read and is dropped. Either costs one log line.
+/// - Failed start-up (an engine with an unexpected rank, an unusable registration, the timeout) is final: ``state`` is
+///   dead and stays so.
+package final class EngineClient: EngineConnection {
+    package let configuration: EngineClientConfiguration
+    private let shared: ClientShared
+    private let logger: Logger
+
+    package init(configuration: EngineClientConfiguration, logger: Logger) throws(ZMQError) {
+        guard configuration.isValid else {
+            throw ZMQError(code: EINVAL, operation: "configure engine ranks outside 0..<65536")
+        }
+        shared = try ClientShared()
+        self.configuration = configuration
+        self.logger = logger
+    }
+
+    deinit {
+        _ = shared.mailbox.post(.shutdown(drainTimeout: .zero, completion: {}))
+    }
+
+    /// Opens the sockets and starts the thread. Call it once.
+    package func start() throws(ZMQError) {
+        let sockets = try ClientSockets(configuration)
+        let thread = ClientThread(configuration: configuration, sockets: sockets, shared: shared, logger: logger)
+        try thread.spawn()
+    }
+
+    // MARK: - EngineConnection
+
+    package var state: EngineClientState { shared.state.withLock { $0 } }
+    package var inFlight: Int { shared.inFlight.load(ordering: .relaxed) }
+
+    /// The family that the engines speak; nil until they registered.
+    package var protocolFamily: ProtocolFamily? {
+        ProtocolFamily(rawValue: shared.family.load(ordering: .relaxed))
+    }
+
+    /// A request that cannot be accepted any more fails before this returns, on the calling thread.
+    @discardableResult
+    package func add(
+        _ request: EngineCoreRequest, inbox: any OutputInbox, receiver: any RequestReceiver
+    ) -> RequestHandle {
+        shared.inFlight.add(1, ordering: .relaxed)
+        switch shared.mailbox.add(PendingRequest(request: request, inbox: inbox, receiver: receiver)) {
+        case .accepted(let handle): return handle
+        case .full: refuse(receiver, inbox, .requestFailed(reason: "too many requests in flight"))
+        case .closed: refuse(receiver, inbox, .shuttingDown)
+        }
+        return RequestHandle(slot: .max, generation: 0)
+    }
+
+    private func refuse(_ receiver: any RequestReceiver, _ inbox: any OutputInbox, _ failure: EngineFailure) {
+        shared.inFlight.subtract(1, ordering: .relaxed)
+        inbox.deliver([Delivery(receiver: receiver, event: .failed(failure))])
+    }
+
+    /// Events that were handed to the inbox before this call may still arrive after it.
+    package func abort(_ handle: RequestHandle) { _ = shared.mailbox.post(.abort(handle)) }
+
+    package func callUtility(
+        _ method: String, arguments: [UInt8],
+        completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
+    ) {
+        if !shared.mailbox.post(.utility(method, arguments, completion)) { completion(.failure(.shuttingDown)) }
+    }
+
+    package func onSchedulerStats(_ observer: @escaping @Sendable (_ engine: Int, _ stats: SchedulerStats) -> Void) {
+        _ = shared.mailbox.post(.observeStats(observer))
+    }
+
+    /// The observer hears the present state first.
+    package func onStateChange(_ observer: @escaping @Sendable (EngineClientState) -> Void) {
+        if !shared.mailbox.post(.observeState(observer)) { observer(.closed) }
+    }
+
+    // MARK: - Life
+
+    /// Waits until all engines registered, or start-up failed.
+    package func waitUntilReady() async throws(EngineFailure) -> EngineInformation {
+        let result = await withCheckedContinuation { continuation in
+            if !shared.mailbox.post(.awaitReady { continuation.resume(returning: $0) }) {
+                continuation.resume(returning: .failure(EngineFailure.shuttingDown))
+            }
+        }
+        return try result.get()
+    }
+
+    /// Tells the client that an engine process ended: a killed engine sends no sentinel.
+    package func markDead(reason: String) { _ = shared.mailbox.post(.engineDied(reason: reason)) }
+
+    /// Refuses new requests, waits up to `drainTimeout` for running ones, fails and aborts the rest with
+    /// ``EngineFailure/shuttingDown``, closes the sockets and then calls `completion` once. A second call can only make
+    /// the wait shorter.
+    package func shutdown(drainTimeout: Duration, completion: @escaping @Sendable () -> Void) {
+        if !shared.mailbox.post(.shutdown(drainTimeout: drainTimeout, completion: completion)) { completion() }
+    }
+
+    package func shutdown(drainTimeout: Duration = .zero) async {
+        await withCheckedContinuation { continuation in
+            shutdown(drainTimeout: drainTimeout) { continuation.resume() }
+        }
+    }
+}
+
+/// What the client and its thread share.
+final class ClientShared: Sendable {
+    let mailbox: Mailbox
+    let state = Mutex(EngineClientState.waitingForEngines)
+    let inFlight = Atomic(0)
+    /// Raw value of the family; 0 = not known yet.
+    let family = Atomic(0)
+
+    init() throws(ZMQError) { mailbox = try Mailbox() }
+}
+
+/// The sockets, opened on the thread that starts the client and then owned by the client thread.
+struct ClientSockets {
+    let context: ZMQContext
+    let input: ZMQSocket
+    let output: ZMQSocket
+
+    init(_ configuration: EngineClientConfiguration) throws(ZMQError) {
+        context = try ZMQContext()
+        input = try ZMQSocket(.router, context: context)
+        try input.setRouterMandatory(true)
+        // A restarted engine has the identity of the dead one, whose connection may not be gone yet.
+        try input.setRouterHandover(true)
+        try input.setSendHighWaterMark(0)
+        output = try ZMQSocket(.pull, context: context)
+        for (socket, endpoint) in [(input, configuration.input), (output, configuration.output)] {
+            try socket.setReceiveHighWaterMark(0)
+            try socket.setLinger(milliseconds: 0)
+            try socket.setMaximumMessageSize(bytes: configuration.maxFrameSize)
+            switch endpoint {
+            case .listener(let descriptor): try socket.adopt(listener: descriptor)
+            case .address(let address):
+                if address.hasPrefix("tcp://[") { try socket.setIPv6(true) }
+                try socket.bind(address)
+            }
+        }
+    }
+}

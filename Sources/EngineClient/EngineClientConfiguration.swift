@@ -1,0 +1,43 @@
+import EngineProtocol
+
+/// Where the engines are and how to talk to them.
+package struct EngineClientConfiguration: Sendable {
+    package enum Endpoint: Sendable, Equatable {
+        /// An inherited, already listening stream socket; the client takes it over.
+        case listener(descriptor: Int32)
+        /// An address to bind: `ipc://path` or `tcp://host:port`.
+        case address(String)
+    }
+
+    /// ROUTER: requests to engines, registrations from them.
+    package var input: Endpoint
+    /// PULL: outputs of all engines.
+    package var output: Endpoint
+    /// First expected engine rank.
+    package var engineStartIndex = 0
+    package var engineCount = 1
+    /// Which of several frontends this is: engines answer on the output socket of that index.
+    package var clientIndex = 0
+    /// Publishes wave changes; nil takes the address that an engine registers with, if any.
+    package var coordinatorAddress: String?
+    /// How long all engines may take to register.
+    package var readyTimeout: Duration = .seconds(600)
+    /// Nil takes it from the version that the engines register with.
+    package var family: ProtocolFamily?
+    /// Largest frame accepted from an engine, in bytes.
+    package var maxFrameSize: Int64 = 1 << 30
+
+    package init(input: Endpoint, output: Endpoint) {
+        self.input = input
+        self.output = output
+    }
+
+    /// Ranks are two bytes on the wire.
+    var isValid: Bool {
+        engineStartIndex >= 0 && engineCount >= 1 && engineStartIndex <= 65_536 && engineCount <= 65_536
+            && engineStartIndex + engineCount <= 65_536
+    }
+
+    /// The expected engines.
+    var ranks: Range<Int> { engineStartIndex..<(engineStartIndex + engineCount) }
+}

@@ -1,0 +1,119 @@
+import EngineProtocol
+import Synchronization
+import ZeroMQ
+
+/// A request on its way from an event loop to the client thread.
+final class PendingRequest: Sendable {
+    let request: EngineCoreRequest
+    let inbox: any OutputInbox
+    let receiver: any RequestReceiver
+
+    init(request: EngineCoreRequest, inbox: any OutputInbox, receiver: any RequestReceiver) {
+        self.request = request
+        self.inbox = inbox
+        self.receiver = receiver
+    }
+}
+
+typealias StatsObserver = @Sendable (_ engine: Int, _ stats: SchedulerStats) -> Void
+typealias StateObserver = @Sendable (EngineClientState) -> Void
+typealias UtilityCompletion = @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
+typealias ReadyWaiter = @Sendable (Result<EngineInformation, EngineFailure>) -> Void
+
+enum Command: Sendable {
+    case add(RequestHandle, PendingRequest)
+    case abort(RequestHandle)
+    case utility(String, [UInt8], UtilityCompletion)
+    case engineDied(reason: String)
+    case observeStats(StatsObserver)
+    case observeState(StateObserver)
+    case awaitReady(ReadyWaiter)
+    case shutdown(drainTimeout: Duration, completion: @Sendable () -> Void)
+}
+
+/// Commands from any thread to the client thread, and the slot numbers both sides share.
+///
+/// Many commands cost one wake: only the one that finds the mailbox empty writes to the eventfd.
+final class Mailbox: Sendable {
+    private struct State: ~Copyable {
+        var commands: [Command] = []
+        var isClosed = false
+        var freeSlots: [UInt32] = []
+        /// Per slot ever used; a handle is valid while its generation is the slot's.
+        var generations: [UInt32] = []
+    }
+
+    private let wakeup: WakeupDescriptor
+    private let state = Mutex(State())
+
+    /// Readable when commands are waiting.
+    var descriptor: Int32 { wakeup.descriptor }
+
+    init() throws(ZMQError) { wakeup = try WakeupDescriptor() }
+
+    /// - Returns: false when the client thread has ended and nobody will see the command.
+    func post(_ command: Command) -> Bool {
+        let (accepted, wake) = state.withLock { state in
+            if state.isClosed { return (false, false) }
+            state.commands.append(command)
+            return (true, state.commands.count == 1)
+        }
+        if wake { wakeup.signal() }
+        return accepted
+    }
+
+    enum Admission {
+        case accepted(RequestHandle)
+        case full
+        case closed
+    }
+
+    /// Takes a slot and posts the request.
+    func add(_ pending: PendingRequest) -> Admission {
+        let (admission, wake): (Admission, Bool) = state.withLock { state in
+            if state.isClosed { return (.closed, false) }
+            let slot: UInt32
+            if let free = state.freeSlots.popLast() {
+                slot = free
+            } else if state.generations.count < WireRequestID.slotLimit {
+                slot = UInt32(state.generations.count)
+                state.generations.append(0)
+            } else {
+                return (.full, false)
+            }
+            let handle = RequestHandle(slot: slot, generation: state.generations[Int(slot)])
+            state.commands.append(.add(handle, pending))
+            return (.accepted(handle), state.commands.count == 1)
+        }
+        if wake { wakeup.signal() }
+        return admission
+    }
+
+    // MARK: - Client thread
+
+    /// Swaps the waiting commands with the (empty) array given, so that both keep their memory.
+    func drain(into batch: inout [Command]) {
+        wakeup.clear()
+        state.withLock { swap(&$0.commands, &batch) }
+    }
+
+    /// Gives slots back; their handles become invalid.
+    func release(_ slots: [UInt32]) {
+        state.withLock { state in
+            for slot in slots {
+                state.generations[Int(slot)] &+= 1
+                state.freeSlots.append(slot)
+            }
+        }
+    }
+
+    /// Refuses further commands.
+    /// - Returns: those that were still waiting.
+    func close() -> [Command] {
+        state.withLock { state in
+            state.isClosed = true
+            defer { state.commands = [] }
+            return state.commands
+        }
+    }
+}
