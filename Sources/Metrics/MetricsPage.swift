@@ -76,7 +76,8 @@ private final class PageBuilder {
         }
         counterPerEngine("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", .prefixQueries)
         counterPerEngine("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", .prefixHits)
-        counterPerEngine("vllm:external_prefix_cache_queries", "Prompt tokens looked up in connected caches.") { _ in 0 }
+        counterPerEngine("vllm:external_prefix_cache_queries", "Prompt tokens looked up in connected caches.") { _ in 0
+        }
         counterPerEngine("vllm:external_prefix_cache_hits", "Prompt tokens found in connected caches.") { _ in 0 }
         counterPerEngine("vllm:num_preemptions", "Requests that lost their place in a batch.", .preemptions)
         counterPerEngine("vllm:prompt_tokens", "Prompt tokens processed.", .promptTokens)
@@ -130,7 +131,8 @@ private final class PageBuilder {
         histogram(
             "vllm:request_max_num_generation_tokens", "Largest number of tokens that a request asked for.",
             .maxGenerationTokens, tokenBounds)
-        histogram("vllm:request_params_max_tokens", "The parameter max_tokens of requests.", .paramsMaxTokens, tokenBounds)
+        histogram(
+            "vllm:request_params_max_tokens", "The parameter max_tokens of requests.", .paramsMaxTokens, tokenBounds)
         histogram(
             "vllm:request_prefill_kv_computed_tokens", "Prompt tokens per sequence that were not cached.",
             .prefillComputedTokens, tokenBounds)
@@ -180,7 +182,10 @@ private final class PageBuilder {
                 (
                     [
                         ("block_size", "\(info.blockSize)"), ("cache_dtype", info.dtype), ("engine", "\(engine)"),
-                        ("kv_cache_size_tokens", "\(info.blockSize.multipliedReportingOverflow(by: info.numGPUBlocks).partialValue)"),
+                        (
+                            "kv_cache_size_tokens",
+                            "\(info.blockSize.multipliedReportingOverflow(by: info.numGPUBlocks).partialValue)"
+                        ),
                         ("num_gpu_blocks", "\(info.numGPUBlocks)"),
                     ], 1
                 )

@@ -408,6 +408,18 @@ final class HTTPConnection: ChannelDuplexHandler {
         }
     }
 
+    /// Ends the current request if it makes an engine work and its id is one of `ids` (or `ids` is empty).
+    func abort(ids: [String]) -> Bool {
+        guard let exchange, !exchange.hasEnded, exchange.entry?.options.contains(.work) == true else { return false }
+        if !ids.isEmpty {
+            guard let id = exchange.requestID else { return false }
+            // Clients know the id with or without the prefix of its answer.
+            guard ids.contains(where: { id == $0 || id.hasSuffix("-" + $0) }) else { return false }
+        }
+        exchange.terminate(.serviceUnavailable("The request was aborted by the operator."), cause: "operator_abort")
+        return true
+    }
+
     // MARK: - Timers
 
     private func schedule(after delay: TimeAmount, _ body: @escaping (HTTPConnection) -> Void) {

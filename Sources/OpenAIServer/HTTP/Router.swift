@@ -29,8 +29,12 @@ package struct Router: Sendable {
     package init() {}
 
     /// Registers a handler; the same method and path twice is a programming error.
+    package mutating func add(_ method: HTTPMethod, _ path: String, _ handler: any RouteHandler) {
+        add(method, path, [], handler)
+    }
+
     package mutating func add(
-        _ method: HTTPMethod, _ path: String, _ options: RouteOptions = [], _ handler: any RouteHandler
+        _ method: HTTPMethod, _ path: String, _ options: RouteOptions, _ handler: any RouteHandler
     ) {
         var entry = entries[path] ?? Entry(path: path, options: options, methods: [])
         precondition(entry.handler(for: method) == nil, "route \(method) \(path) registered twice")
@@ -47,6 +51,10 @@ package struct Router: Sendable {
     }
 
     func entry(for path: String) -> Entry? { entries[path] }
+
+    package func has(_ method: HTTPMethod, _ path: String) -> Bool {
+        entries[path]?.handler(for: method) != nil
+    }
 
     package var paths: [String] { entries.keys.sorted() }
 }

@@ -52,6 +52,13 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     func requestStarted() { inFlight += 1 }
     func requestEnded() { inFlight -= 1 }
 
+    /// Ends running requests: those with one of the ids, or all.
+    func abortRequests(ids: [String]) -> Int {
+        var count = 0
+        for connection in openConnections where connection.abort(ids: ids) { count += 1 }
+        return count
+    }
+
     var openConnections: [HTTPConnection] { Array(connections.values) }
     var connectionCount: Int { connections.count }
 }

@@ -1,0 +1,38 @@
+import NIOHTTP1
+
+/// Routes that a vLLM user may expect and that this server does not have: they say so, instead of a bare 404.
+package enum UnsupportedRoutes {
+    private static let notImplemented: [(HTTPMethod, String)] = [
+        (.POST, "/v1/responses"), (.POST, "/v1/messages"), (.POST, "/v1/messages/count_tokens"),
+        (.POST, "/v1/chat/completions/batch"), (.POST, "/v1/completions/render"),
+        (.POST, "/v1/chat/completions/render"), (.POST, "/v1/completions/derender"),
+        (.POST, "/v1/chat/completions/derender"), (.POST, "/inference/v1/abort_requests"),
+        (.POST, "/generative_scoring"), (.POST, "/v1/systemone"), (.POST, "/v1/decisions"),
+        (.POST, "/scale_elastic_ep"), (.POST, "/is_scaling_elastic_ep"),
+    ]
+
+    /// Call it last: routes that exist by then are left alone.
+    package static func install(on router: inout Router, context: ServerContext) {
+        for (method, path) in notImplemented where !router.has(method, path) {
+            router.add(method, path) { _, response in
+                response.send(.notImplemented("\(path) is not supported by this server."))
+            }
+        }
+        if !router.has(.POST, "/inference/v1/generate") {
+            let isEnabled = context.configuration.enableScaleOut
+            router.add(.POST, "/inference/v1/generate") { _, response in
+                response.send(
+                    isEnabled
+                        ? .notImplemented("/inference/v1/generate is not supported by this server.")
+                        : .permissionDenied(
+                            "Scale-out endpoints are disabled. Start the server with --enable-scale-out."))
+            }
+        }
+        guard context.configuration.allowRuntimeLoRAUpdating else { return }
+        for path in ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"] where !router.has(.POST, path) {
+            router.add(.POST, path) { _, response in
+                response.send(.badRequest("LoRA adapters are not supported by this server."))
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+/// What `--version` prints.
+package enum ServerVersion {
+    package static let current = "0.1.0"
+}
