@@ -48,7 +48,7 @@ BAD_CHATS = [
     {"max_tokens": "many"}, {"max_tokens": 0}, {"max_tokens": -5}, {"max_tokens": 1.5}, {"max_tokens": 10**30}, {"temperature": "hot"}, {"temperature": -0.1},
     {"temperature": 1e400}, {"top_p": 0}, {"top_p": 1.1}, {"top_k": -2}, {"top_k": 2.5}, {"min_p": 2}, {"presence_penalty": 3}, {"frequency_penalty": -3},
     {"repetition_penalty": 0}, {"seed": 2**80}, {"seed": "x"}, {"n": 0}, {"n": -1}, {"n": "two"}, {"stop": 5}, {"stop": ["a"] * 50}, {"stop": [""]},
-    {"stop_token_ids": ["x"]}, {"stop_token_ids": [10**9]}, {"logit_bias": {"x": 1}}, {"logit_bias": {"999999": 1}}, {"logit_bias": 5}, {"logprobs": "yes"},
+    {"stop_token_ids": ["x"]}, {"stop_token_ids": [10**9]}, {"logit_bias": {"x": 1}}, {"logit_bias": {"999999": 1}}, {"logit_bias": 5}, {"logprobs": "perhaps"},
     {"top_logprobs": 3}, {"logprobs": True, "top_logprobs": 1000}, {"stream_options": {"include_usage": True}}, {"tools": "x"}, {"tools": [{}]},
     {"tools": [{"type": "function"}]}, {"tool_choice": "sometimes"}, {"tool_choice": "auto"}, {"allowed_token_ids": []}, {"allowed_token_ids": [10**9]},
     {"min_tokens": -1}, {"min_tokens": 10, "max_tokens": 5}, {"response_format": {"type": "poem"}}, {"response_format": {"type": "json_schema"}},
