@@ -1,0 +1,188 @@
+import ArgumentParser
+import EngineProtocol
+import Glibc
+import JSONBytes
+import Logging
+
+/// `vllm-engine serve`, which is also what `vllm-engine` without a command does.
+package struct ServeCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Serve a model: supervisor, engine and the frontend of your choice.",
+        discussion: """
+            Starts an engine and a frontend, watches both, and takes everything down together. Without MODEL the small \
+            model of this project is served. Option names are vLLM's; --foo_bar works like --foo-bar.
+
+            EXAMPLES
+              vllm-engine                                       the embedded model on http://127.0.0.1:8000
+              vllm-engine /models/Qwen3-0.6B --port 9000        a model folder of yours
+              vllm-engine --frontend rust --frontend-binary /path/to/vllm-rs
+              vllm-engine mock --tokenizer /models/x -- --mock-itl-ms 20    scripted tokens instead of a model
+
+            EXIT CODES
+            \(exitCodeTable)
+
+            SIGNALS
+              SIGTERM, SIGINT, SIGHUP   finish open requests for --shutdown-timeout seconds, then stop; again: at once
+              SIGQUIT, SIGUSR1          log the state of every process
+            """)
+
+    @Argument(help: ArgumentHelp("Model folder, or `mock`; default: the embedded model.", valueName: "model"))
+    package var model: String?
+
+    @OptionGroup(title: "Processes")
+    package var supervisor: SupervisorOptions
+
+    @OptionGroup(title: "Listening")
+    package var listen: ListenOptions
+
+    @OptionGroup(title: "Engine")
+    package var engine: EngineOptions
+
+    @OptionGroup(title: "Requests")
+    package var frontend: FrontendOptions
+
+    @Argument(
+        parsing: .postTerminator,
+        help: ArgumentHelp("Further options for the engine's own command line.", valueName: "engine-options"))
+    package var engineArguments: [String] = []
+
+    package init() {}
+
+    private static let exitCodeTable = ExitCode.allCases
+        .map { "  \($0.rawValue)  \($0.meaning)" }.joined(separator: "\n")
+
+    package mutating func run() throws {
+        let level = SupervisorLogHandler.level(named: ProcessInfo.environmentVariable("VLLM_LOGGING_LEVEL"))
+        let logger = Logger(label: "Supervisor") { _ in SupervisorLogHandler(level: level) }
+        let code: ExitCode
+        do {
+            code = Supervisor(configuration: try makeConfiguration(), logger: logger).run()
+        } catch let error as SupervisionError {
+            logger.error("\(error.message) (exit code \(error.code.rawValue))")
+            code = error.code
+        }
+        throw ArgumentParser.ExitCode(code.rawValue)
+    }
+
+    /// Finds the programs and distributes the options.
+    package func makeConfiguration() throws -> ServeConfiguration {
+        let kind = FrontendKind(supervisor.frontend)
+        if kind != .python, supervisor.python != nil {
+            throw SupervisionError(.usage, "--python is only for --frontend python")
+        }
+        if kind == .python, supervisor.frontendBinary != nil {
+            throw SupervisionError(.usage, "--frontend python takes --python, not --frontend-binary")
+        }
+        let program = try Binaries.frontend(
+            kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
+        let model = try model ?? Binaries.defaultModel(explicit: nil)
+        if model != "mock", !isDirectory(model) {
+            throw SupervisionError(.usage, "model folder \(model) does not exist")
+        }
+
+        var configuration = ServeConfiguration(
+            model: model, frontendExecutable: program,
+            engineExecutable: try Binaries.engine(explicit: supervisor.engineBinary))
+        configuration.frontend = kind
+        configuration.frontendContract = try contract(kind, program)
+        configuration.servedModelNames = frontend.servedModelName
+        configuration.dataParallelSize = supervisor.dataParallelSize
+        configuration.host = listen.host
+        configuration.port = listen.port
+        configuration.unixSocketPath = listen.uds
+        configuration.usesTLS = listen.sslCertfile != nil
+        configuration.needsAPIKey =
+            !listen.apiKey.isEmpty || ProcessInfo.environmentVariable("VLLM_API_KEY") != nil
+        configuration.shutdownTimeout = supervisor.shutdownTimeout?.duration ?? .zero
+
+        let readyTimeout = try secondsFromEnvironment("VLLM_ENGINE_READY_TIMEOUT_S", default: 600)
+        configuration.engineReadyTimeout = .seconds(readyTimeout)
+        configuration.engineArguments = engine.words
+        if let timeout = supervisor.shutdownTimeout {
+            configuration.engineArguments += ["--shutdown-timeout", "\(timeout.value)"]
+        }
+        if frontend.disableLogStats { configuration.engineArguments.append("--disable-log-stats") }
+        configuration.engineArguments += engineArguments
+
+        supervisor.add(to: &configuration.frontendArguments)
+        listen.add(to: &configuration.frontendArguments)
+        engine.add(to: &configuration.frontendArguments)
+        frontend.add(to: &configuration.frontendArguments)
+        configuration.frontendArguments["model_tag"] = .string(try frontendModel(model))
+        configuration.frontendArguments["engine_ready_timeout_secs"] = .number(readyTimeout)
+        configuration.frontendArguments["http_timeout_keep_alive"] = .number(
+            try secondsFromEnvironment("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", default: 5))
+        return configuration
+    }
+
+    private func contract(_ kind: FrontendKind, _ program: String) throws -> FrontendContract {
+        if let release = supervisor.frontendVersion {
+            guard let family = ProtocolFamily(name: release) else {
+                throw SupervisionError(.usage, "--frontend-version: \(release) is not a vLLM release from 0.22 on")
+            }
+            let contract = FrontendContract(family: family)
+            if kind == .python, !contract.adoptsListeners {
+                throw SupervisionError(.usage, "--frontend python needs vLLM 0.32 or later")
+            }
+            return contract
+        }
+        return switch kind {
+        case .swift: .current
+        case .python: FrontendContract(family: .v0_32)
+        case .rust, .program: try Binaries.contract(of: program)
+        }
+    }
+
+    /// A mock engine has no model, but the frontend needs a tokenizer and a template from somewhere.
+    private func frontendModel(_ model: String) throws -> String {
+        guard model == "mock" else { return model }
+        if let tokenizer = frontend.tokenizer { return tokenizer }
+        return try Binaries.defaultModel(explicit: nil)
+    }
+
+    private func isDirectory(_ path: String) -> Bool {
+        var status = stat()
+        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+    }
+
+    private func secondsFromEnvironment(_ name: String, default fallback: Int) throws -> Int {
+        guard let text = ProcessInfo.environmentVariable(name) else { return fallback }
+        guard let value = Int(text), (0...1_000_000).contains(value) else {
+            throw SupervisionError(.usage, "\(name) must be a whole number of seconds, not \(text)")
+        }
+        return value
+    }
+}
+
+/// The `vllm-engine` program.
+package struct VLLMEngineCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
+        commandName: "vllm-engine",
+        abstract: "Supervisor for vLLM frontends and engines.",
+        version: "vllm-engine 0.1.0",
+        subcommands: [ServeCommand.self],
+        defaultSubcommand: ServeCommand.self)
+
+    package init() {}
+
+    /// Runs the command line and ends the process.
+    package static func runMain(_ arguments: [String]) -> Never {
+        do {
+            var command = try parseAsRoot(withImpliedCommand(ArgumentNormalizer.normalize(arguments)))
+            try command.run()
+            exit(withError: ArgumentParser.ExitCode.success)
+        } catch {
+            // Usage errors are 64 by that library's convention and 2 by ours and vLLM's.
+            guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+            LogOutput.standardError.write(line: fullMessage(for: error))
+            exit(withError: ArgumentParser.ExitCode(ExitCode.usage.rawValue))
+        }
+    }
+
+    /// So that `vllm-engine --help` shows the options of `serve`.
+    private static func withImpliedCommand(_ arguments: [String]) -> [String] {
+        let own = ["serve", "help", "--version"]
+        return arguments.first.map(own.contains) == true ? arguments : ["serve"] + arguments
+    }
+}

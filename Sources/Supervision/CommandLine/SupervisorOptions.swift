@@ -1,0 +1,48 @@
+import ArgumentParser
+import JSONBytes
+
+/// Which programs run and how they are watched.
+package struct SupervisorOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "Which process answers HTTP: swift, rust (vLLM's vllm-rs), python (vLLM's API server), or a program with "
+                + "the command line of `vllm-rs frontend`.",
+            valueName: "swift|rust|python|PATH"))
+    package var frontend: String = "swift"
+
+    @Option(help: ArgumentHelp("The frontend's program, if it is not beside this one or on PATH.", valueName: "path"))
+    package var frontendBinary: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "vLLM release whose frontend this is, such as 0.30; default: the program is asked.", valueName: "release"))
+    package var frontendVersion: String?
+
+    @Option(help: ArgumentHelp("Interpreter of an environment with vLLM, for --frontend python.", valueName: "path"))
+    package var python: String?
+
+    @Option(help: ArgumentHelp("The engine's program, if it is not beside this one.", valueName: "path"))
+    package var engineBinary: String?
+
+    @Option(help: "Restart children that died. Only `never` so far, as in vLLM: the service ends with the reason.")
+    package var restart: FrontendRestart = .never
+
+    @Option(help: ArgumentHelp("Seconds that open requests may take to finish after a stop signal.", valueName: "s"))
+    package var shutdownTimeout: SecondsOption?
+
+    @Option(help: "Number of engines, each with the whole model; requests are spread over them.")
+    package var dataParallelSize: Int = 1
+
+    package init() {}
+
+    package mutating func validate() throws {
+        guard (1...64).contains(dataParallelSize) else {
+            throw ValidationError("--data-parallel-size must be from 1 to 64")
+        }
+    }
+
+    func add(to arguments: inout FrontendArguments) {
+        if let shutdownTimeout { arguments["shutdown_timeout"] = shutdownTimeout.json }
+        if dataParallelSize > 1 { arguments.set("data_parallel_size", dataParallelSize) }
+    }
+}

@@ -1,0 +1,145 @@
+import EngineProtocol
+import Logging
+import ZeroMQ
+
+/// The supervisor's ROUTER that engines dial first. It tells them the frontends' addresses and learns when they are
+/// ready; afterwards it is closed, as in vLLM.
+package final class HandshakeServer {
+    /// `ipc://path` or `tcp://host:port`, for the engines' command line.
+    package let address: String
+    private let socket: ZMQSocket
+    private let descriptor: Int32
+    private let loop: EventLoop
+    private let logger: Logger
+    private let initMessage: [UInt8]
+    private var violation: String?
+    package private(set) var state: HandshakeState
+
+    package init(
+        address: String, initMessage: EngineInitMessage, firstRank: Int = 0, engineCount: Int, context: ZMQContext,
+        loop: EventLoop, logger: Logger
+    ) throws {
+        self.loop = loop
+        self.logger = logger
+        self.initMessage = initMessage.encode()
+        state = HandshakeState(firstRank: firstRank, count: engineCount)
+        do {
+            socket = try ZMQSocket(.router, context: context)
+            try socket.setLinger(milliseconds: 0)
+            try socket.setMaximumMessageSize(bytes: 1 << 20)
+            if address.hasPrefix("tcp://[") { try socket.setIPv6(true) }
+            try socket.bind(address)
+            self.address = try socket.lastEndpoint()
+            descriptor = try socket.eventDescriptor()
+        } catch {
+            throw SupervisionError(.failure, "handshake socket: \(error)")
+        }
+        loop.watch(descriptor) { [unowned self] in drain() }
+        drain()
+    }
+
+    deinit { close() }
+
+    /// Idempotent.
+    package func close() {
+        guard !socket.isClosed else { return }
+        loop.unwatch(descriptor)
+        socket.close()
+    }
+
+    private func drain() {
+        do {
+            while !socket.isClosed, let frames = try socket.receiveFrames() { try handle(frames) }
+        } catch {
+            violation = violation ?? "handshake socket: \(error)"
+        }
+    }
+
+    private func handle(_ frames: [[UInt8]]) throws(ZMQError) {
+        guard violation == nil else { return }
+        guard frames.count == 2 else {
+            violation = "a handshake message has \(frames.count) frames instead of 2"
+            return
+        }
+        let message: EngineHandshakeMessage
+        do {
+            message = try frames[1].withUnsafeBytes { bytes in try EngineHandshakeMessage(decoding: bytes) }
+        } catch {
+            violation = "an engine sent something that is not a handshake message: \(error)"
+            return
+        }
+        do {
+            switch try state.receive(identity: frames[0], message) {
+            case .sendInit(let rank):
+                logger.debug("HELLO from engine \(rank)")
+                try socket.send(frames: [frames[0], initMessage])
+            case .engineReady(let rank):
+                logger.debug("READY from engine \(rank)")
+            }
+        } catch let error as HandshakeState.Violation {
+            violation = error.description
+        } catch let error as ZMQError {
+            throw error
+        } catch {
+            violation = "\(error)"
+        }
+    }
+
+    /// Waits until every engine is READY.
+    ///
+    /// - Returns: false when a stop signal arrived first.
+    /// - Throws: what went wrong: a process ended, a protocol violation, the timeout.
+    package func run(
+        engines: EngineProcessManager?, frontends: FrontendProcessManager?, signals: SignalSource?, timeout: Duration
+    ) throws -> Bool {
+        let start = ContinuousClock.now
+        var nextReport = start + .seconds(10)
+        let processes = (engines?.processes ?? []) + (frontends?.processes ?? [])
+        while !state.isComplete {
+            let until = min(start + timeout, nextReport)
+            waitForSentinels(processes, on: loop, until: until) {
+                !state.isComplete && violation == nil && signals?.stopRequested != true
+                    && processes.allSatisfy(\.isAlive)
+            }
+            if signals?.stopRequested == true { return false }
+            if let violation { throw SupervisionError(.startupFailure, "engine start-up failed: \(violation)") }
+            if let engine = engines?.firstExited() {
+                throw SupervisionError(
+                    .startupFailure,
+                    "engine process \(engine.name) (pid \(engine.process.pid)) ended during start-up, "
+                        + "\(phaseOfExited(engine, among: engines)): \(engine.process.exitDescription)")
+            }
+            if let frontend = frontends?.firstExited() {
+                throw SupervisionError(
+                    .startupFailure,
+                    "frontend process \(frontend.name) (pid \(frontend.process.pid)) ended during start-up of the "
+                        + "engine: \(frontend.process.exitDescription)")
+            }
+            let now = ContinuousClock.now
+            if !state.isComplete, now >= start + timeout {
+                throw SupervisionError(
+                    .startupFailure, "engine not ready after \(timeout.components.seconds) s: \(waitingDescription)")
+            }
+            if !state.isComplete, now >= nextReport {
+                logger.info("Waiting for the engine: \(waitingDescription)")
+                nextReport = now + .seconds(10)
+            }
+        }
+        return true
+    }
+
+    private func phaseOfExited(_ engine: SupervisedProcess, among engines: EngineProcessManager?) -> String {
+        guard let index = engines?.children.firstIndex(where: { $0 === engine }), let engines else { return "" }
+        return switch state.phase(ofRank: engines.firstRank + index) {
+        case .awaitingHello, nil: "before it connected"
+        case .awaitingReady: "while it loaded the model"
+        case .ready: "after it was ready"
+        }
+    }
+
+    private var waitingDescription: String {
+        state.waitingFor.map { rank, phase in
+            "rank \(rank) \(phase == .awaitingHello ? "has not connected" : "is loading the model")"
+        }.joined(separator: ", ")
+    }
+}

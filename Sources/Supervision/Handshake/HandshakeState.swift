@@ -1,0 +1,77 @@
+import EngineProtocol
+
+/// Start-up of a group of engines as the supervisor sees it: HELLO → INIT → READY for each. No I/O.
+package struct HandshakeState {
+    package enum Phase: Equatable, Sendable { case awaitingHello, awaitingReady, ready }
+
+    package enum Action: Equatable {
+        /// Answer with INIT.
+        case sendInit(rank: Int)
+        case engineReady(rank: Int)
+    }
+
+    /// A violation of the protocol; every one is fatal for the start-up.
+    package struct Violation: Error, Equatable, CustomStringConvertible {
+        package let description: String
+    }
+
+    private let firstRank: Int
+    private var phases: [Phase]
+    private var parallelConfigHash: String?
+
+    package init(firstRank: Int, count: Int) {
+        self.firstRank = firstRank
+        phases = Array(repeating: .awaitingHello, count: count)
+    }
+
+    package var isComplete: Bool { phases.allSatisfy { $0 == .ready } }
+
+    package func phase(ofRank rank: Int) -> Phase? {
+        phases.indices.contains(rank - firstRank) ? phases[rank - firstRank] : nil
+    }
+
+    /// Ranks that are not ready, with what they are expected to do next.
+    package var waitingFor: [(rank: Int, phase: Phase)] {
+        phases.enumerated().filter { $0.element != .ready }.map { (firstRank + $0.offset, $0.element) }
+    }
+
+    /// - Parameter identity: the ROUTER's first frame; the rest of the message follows as `payload`.
+    package mutating func receive(
+        identity: [UInt8], _ message: EngineHandshakeMessage
+    ) throws(Violation) -> Action {
+        guard let rank = EngineIdentity.rank(identity), phase(ofRank: rank) != nil else {
+            let shown = identity.prefix(16).map { String($0, radix: 16) }.joined(separator: " ")
+            throw Violation(
+                description: "an engine with the unexpected identity [\(shown)] connected; expected "
+                    + (phases.count == 1
+                        ? "rank \(firstRank)" : "ranks \(firstRank) to \(firstRank + phases.count - 1)"))
+        }
+        let index = rank - firstRank
+        switch (phases[index], message.status) {
+        case (.awaitingHello, .hello):
+            guard message.isLocal, !message.isHeadless else {
+                throw Violation(
+                    description: "engine \(rank) says that it was started elsewhere "
+                        + "(local=\(message.isLocal), headless=\(message.isHeadless)); expected the one started here")
+            }
+            phases[index] = .awaitingReady
+            return .sendInit(rank: rank)
+        case (.awaitingReady, .ready):
+            if let hash = message.parallelConfigHash {
+                if let parallelConfigHash, parallelConfigHash != hash {
+                    throw Violation(description: "engine \(rank) has another parallel configuration than the others")
+                }
+                parallelConfigHash = hash
+            }
+            phases[index] = .ready
+            return .engineReady(rank: rank)
+        case (_, .hello):
+            throw Violation(
+                description: "engine \(rank) connected twice: is there a second engine with the same --engine-index?")
+        case (.awaitingHello, .ready):
+            throw Violation(description: "engine \(rank) sent READY before HELLO")
+        case (.ready, .ready):
+            throw Violation(description: "engine \(rank) sent READY twice")
+        }
+    }
+}

@@ -1,0 +1,44 @@
+import CProcessShims
+import Glibc
+
+/// Signals as loop events. Create it before any other thread exists: the signals are blocked from then on, and new
+/// threads inherit the mask. Children start with an empty mask.
+package final class SignalSource {
+    private let descriptor: FileDescriptor
+    private let loop: EventLoop
+    /// Stop requests in the order they came: SIGTERM, SIGINT, SIGHUP.
+    package private(set) var stopRequests: [Int32] = []
+    /// Called for SIGCHLD: some child ended, maybe one we inherited.
+    package var onChildExit: (() -> Void)?
+    /// Called for SIGQUIT and SIGUSR1: print the state.
+    package var onDump: (() -> Void)?
+
+    package static let stopSignals: [Int32] = [SIGTERM, SIGINT, SIGHUP]
+
+    package init(loop: EventLoop) throws {
+        self.loop = loop
+        // Writing to a client or log reader that is gone is an error code, not a reason to die.
+        Glibc.signal(SIGPIPE, SIG_IGN)
+        let signals = Self.stopSignals + [SIGCHLD, SIGQUIT, SIGUSR1]
+        descriptor = FileDescriptor(owning: cps_signalfd(signals, signals.count))
+        guard descriptor.isOpen else {
+            throw SupervisionError(.failure, "cannot create a signalfd: \(describeErrno(errno))")
+        }
+        loop.watch(descriptor.rawValue) { [unowned self] in drain() }
+    }
+
+    deinit { loop.unwatch(descriptor.rawValue) }
+
+    package var stopRequested: Bool { !stopRequests.isEmpty }
+
+    private func drain() {
+        while true {
+            switch cps_next_signal(descriptor.rawValue) {
+            case 0: return
+            case SIGCHLD: onChildExit?()
+            case SIGQUIT, SIGUSR1: onDump?()
+            case let signal: stopRequests.append(signal)
+            }
+        }
+    }
+}

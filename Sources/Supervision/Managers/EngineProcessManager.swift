@@ -1,0 +1,104 @@
+import Glibc
+import Logging
+
+/// How to start the engines of this machine.
+package struct EngineLaunch {
+    package var executable: String
+    /// Model folder, or `mock`.
+    package var model: String
+    package var handshakeAddress: String
+    package var startIndex = 0
+    package var count = 1
+    /// Further options, passed on as they are.
+    package var arguments: [String]
+    package var environment: [String: String]
+
+    package init(
+        executable: String, model: String, handshakeAddress: String, arguments: [String],
+        environment: [String: String]
+    ) {
+        self.executable = executable
+        self.model = model
+        self.handshakeAddress = handshakeAddress
+        self.arguments = arguments
+        self.environment = environment
+    }
+}
+
+/// The engine processes of this machine (vLLM: `CoreEngineProcManager`).
+package final class EngineProcessManager {
+    package private(set) var children: [SupervisedProcess] = []
+    /// The first engine whose end was noticed, if that end was a failure.
+    package private(set) var failedProcessName: String?
+    let firstRank: Int
+    private let loop: EventLoop
+    private let logger: Logger
+
+    package init(_ launch: EngineLaunch, factory: ChildFactory) throws {
+        firstRank = launch.startIndex
+        loop = factory.loop
+        logger = factory.logger
+        for index in launch.startIndex..<launch.startIndex + launch.count {
+            var request = SpawnRequest(
+                name: launch.count == 1 && index == 0 ? "EngineCore" : "EngineCore_DP\(index)",
+                executable: launch.executable,
+                arguments: [
+                    "--model", launch.model, "--handshake-address", launch.handshakeAddress,
+                    "--engine-index", String(index), "--local",
+                ] + launch.arguments,
+                environment: launch.environment)
+            let death = request.inherit(factory.deathDescriptor)
+            request.arguments += ["--death-fd", String(death)]
+            do {
+                let child = try factory.start(request)
+                logger.info(
+                    "Started \(child.name)",
+                    metadata: ["pid": "\(child.process.pid)", "command": "\(shellQuoted(request))"])
+                children.append(child)
+            } catch {
+                shutdown(timeout: .zero)
+                throw error
+            }
+        }
+    }
+
+    deinit { shutdown(timeout: .zero) }
+
+    package var processes: [SubprocessWrapper] { children.map(\.process) }
+
+    /// The first engine that has ended, with any exit status: one is enough to end the service.
+    package func firstExited() -> SupervisedProcess? {
+        guard let child = children.first(where: { !$0.process.isAlive }) else { return nil }
+        if failedProcessName == nil, child.process.exitCode != 0 { failedProcessName = child.name }
+        return child
+    }
+
+    /// Blocks (pumping the loop) until an engine has ended or the condition fails (vLLM: `monitor_engine_liveness`).
+    package func monitorEngineLiveness(while condition: () -> Bool) -> SupervisedProcess? {
+        waitForSentinels(processes, on: loop) { firstExited() == nil && condition() }
+        return firstExited()
+    }
+
+    /// SIGTERM, grace (nil = 5 s), then SIGKILL of the trees. Idempotent. Returns the names of those killed.
+    @discardableResult
+    package func shutdown(timeout: Duration?, isInterrupted: () -> Bool = { false }) -> [String] {
+        let killed = Supervision.shutdown(
+            processes, timeout: timeout, on: loop, logger: logger, isInterrupted: isInterrupted)
+        for child in children { child.log.close() }
+        return killed
+    }
+}
+
+/// The command line of a request as one could type it.
+func shellQuoted(_ request: SpawnRequest) -> String {
+    ([request.executable] + request.arguments).map { word in
+        let plain =
+            !word.isEmpty
+            && word.utf8.allSatisfy { byte in
+                (0x30...0x39).contains(byte) || (0x41...0x5a).contains(byte) || (0x61...0x7a).contains(byte)
+                    || "-_./:=@,+".utf8.contains(byte)
+            }
+        return plain
+            ? word : "'" + word.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+    }.joined(separator: " ")
+}

@@ -1,0 +1,100 @@
+import Glibc
+import Logging
+
+/// A single frontend process (vLLM: `RustFrontendProcessManager`): swift, rust, or any program with that command line.
+///
+/// It inherits the HTTP socket and, from contract 0.32 on, its two listeners for engines. Our copies stay open, so that
+/// a successor can be started on the same addresses.
+package final class FrontendProcessManager {
+    package private(set) var children: [SupervisedProcess] = []
+    package let transport: FrontendTransport
+    private let launch: FrontendLaunch
+    private let factory: ChildFactory
+    private let listener: HTTPListener
+    private let directory: RuntimeDirectory
+
+    package init(
+        _ launch: FrontendLaunch, listener: HTTPListener, transport: FrontendTransport, directory: RuntimeDirectory,
+        factory: ChildFactory
+    ) throws {
+        self.launch = launch
+        self.factory = factory
+        self.listener = listener
+        self.transport = transport
+        self.directory = directory
+        try start()
+    }
+
+    deinit { shutdown(timeout: nil) }
+
+    package var processes: [SubprocessWrapper] { children.map(\.process) }
+    package var kind: FrontendKind { launch.kind }
+
+    /// The first frontend that has ended.
+    package func firstExited() -> SupervisedProcess? {
+        children.first { !$0.process.isAlive }
+    }
+
+    private func start() throws {
+        var request = SpawnRequest(
+            name: launch.kind.processName, executable: launch.executable, arguments: [],
+            environment: launch.environment)
+        let death = request.inherit(factory.deathDescriptor)
+        request.environment[OrphanGuard.deathDescriptorVariable] = String(death)
+        let listenDescriptor = request.inherit(listener.descriptor.rawValue)
+        let words = try commandLine(listenDescriptor: listenDescriptor, request: &request)
+        request.arguments = words(launch.arguments.json)
+        let child = try factory.start(request)
+        children = [child]
+        request.arguments = words(launch.arguments.redactedJSON)
+        factory.logger.info(
+            "Started \(child.name)",
+            metadata: ["pid": "\(child.process.pid)", "command": "\(shellQuoted(request))"])
+    }
+
+    /// The arguments as a function of the JSON in them, so that the log can show another one.
+    private func commandLine(
+        listenDescriptor: Int32, request: inout SpawnRequest
+    ) throws -> (_ argumentsJSON: String) -> [String] {
+        let launch = launch
+        switch transport {
+        case .listeners(let input, let output):
+            let inputDescriptor = request.inherit(input.descriptor.rawValue)
+            let outputDescriptor = request.inherit(output.descriptor.rawValue)
+            if launch.kind == .python {
+                let script = try directory.write(pythonFrontendScript, to: "vllm_api_server.py")
+                return { json in
+                    launch.pythonCommandLine(
+                        script: script, listenDescriptor: listenDescriptor, inputDescriptor: inputDescriptor,
+                        outputDescriptor: outputDescriptor, inputAddress: input.address,
+                        outputAddress: output.address, argumentsJSON: json)
+                }
+            }
+            return { json in
+                launch.commandLine(
+                    listenDescriptor: listenDescriptor,
+                    transport: [
+                        "--input-listener-fd", String(inputDescriptor), "--output-listener-fd",
+                        String(outputDescriptor),
+                    ],
+                    argumentsJSON: json)
+            }
+        case .addresses(let input, let output):
+            return { json in
+                launch.commandLine(
+                    listenDescriptor: listenDescriptor,
+                    transport: ["--input-address", input, "--output-address", output], argumentsJSON: json)
+            }
+        }
+    }
+
+    /// SIGTERM, at least 5 s of grace, then SIGKILL of the tree. Idempotent. Returns the names of those killed.
+    @discardableResult
+    package func shutdown(timeout: Duration?, isInterrupted: () -> Bool = { false }) -> [String] {
+        let killed = shutdownSubprocesses(
+            processes, timeout: timeout, on: factory.loop, logger: factory.logger, isInterrupted: isInterrupted)
+        for child in children { child.log.close() }
+        transport.close()
+        return killed
+    }
+}

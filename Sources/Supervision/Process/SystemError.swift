@@ -1,0 +1,51 @@
+import CProcessShims
+import Glibc
+
+/// Text for an errno value.
+package func describeErrno(_ code: Int32) -> String {
+    withUnsafeTemporaryAllocation(of: CChar.self, capacity: 256) { buffer in
+        guard let base = buffer.baseAddress else { return "error \(code)" }
+        cps_describe_error(code, base, buffer.count)
+        return String(cString: base)
+    }
+}
+
+/// Repeats a system call that a signal interrupted.
+@discardableResult
+func retryingInterrupts<Result: SignedInteger>(_ call: () -> Result) -> Result {
+    while true {
+        let result = call()
+        if result != -1 || errno != EINTR { return result }
+    }
+}
+
+/// A descriptor that is closed with its owner. Everything here is created close-on-exec; only the spawn shim lets a
+/// child have one.
+package final class FileDescriptor {
+    package private(set) var rawValue: Int32
+
+    package init(owning rawValue: Int32) {
+        self.rawValue = rawValue
+    }
+
+    deinit { close() }
+
+    package var isOpen: Bool { rawValue >= 0 }
+
+    /// Idempotent.
+    package func close() {
+        guard rawValue >= 0 else { return }
+        Glibc.close(rawValue)
+        rawValue = -1
+    }
+
+    /// A close-on-exec pipe.
+    package static func pipe() throws -> (read: FileDescriptor, write: FileDescriptor) {
+        var ends: [Int32] = [-1, -1]
+        let error = cps_pipe(&ends)
+        guard error == 0 else {
+            throw SupervisionError(.failure, "cannot create a pipe: \(describeErrno(error))")
+        }
+        return (FileDescriptor(owning: ends[0]), FileDescriptor(owning: ends[1]))
+    }
+}

@@ -1,0 +1,37 @@
+import EngineProtocol
+
+/// What `vllm-engine serve` runs, with every choice made.
+package struct ServeConfiguration {
+    /// Model folder, or `mock`.
+    package var model: String
+    /// What clients may call the model; empty = its path.
+    package var servedModelNames: [String] = []
+
+    package var frontend: FrontendKind = .swift
+    package var frontendExecutable: String
+    package var frontendContract: FrontendContract = .current
+    /// Non-default arguments under vLLM's names.
+    package var frontendArguments = FrontendArguments()
+
+    package var engineExecutable: String
+    package var engineArguments: [String] = []
+    package var dataParallelSize = 1
+
+    package var host = "127.0.0.1"
+    package var port: UInt16 = 8000
+    /// Unix socket instead of host and port.
+    package var unixSocketPath: String?
+    package var usesTLS = false
+    package var needsAPIKey = false
+
+    /// How long open requests may take to finish after a stop signal.
+    package var shutdownTimeout: Duration = .zero
+    /// How long engines may take to become ready.
+    package var engineReadyTimeout: Duration = .seconds(600)
+
+    package init(model: String, frontendExecutable: String, engineExecutable: String) {
+        self.model = model
+        self.frontendExecutable = frontendExecutable
+        self.engineExecutable = engineExecutable
+    }
+}

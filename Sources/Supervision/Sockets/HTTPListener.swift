@@ -1,0 +1,124 @@
+import Glibc
+
+/// The HTTP socket: bound here first of all, handed to the frontend which calls `listen` on it, kept for its successors.
+package final class HTTPListener {
+    package let descriptor: FileDescriptor
+    /// `http://127.0.0.1:8000` or `unix:/path`.
+    package let displayAddress: String
+    /// Nil for a unix socket.
+    package let port: UInt16?
+    /// Where a health probe connects.
+    let probeAddress: SocketAddress
+    private var unixPath: String?
+
+    private init(
+        descriptor: FileDescriptor, displayAddress: String, port: UInt16?, probeAddress: SocketAddress,
+        unixPath: String?
+    ) {
+        self.descriptor = descriptor
+        self.displayAddress = displayAddress
+        self.port = port
+        self.probeAddress = probeAddress
+        self.unixPath = unixPath
+    }
+
+    deinit { close() }
+
+    /// Gives the address up; a unix socket's path is removed. Idempotent.
+    package func close() {
+        if descriptor.isOpen, let unixPath { unlink(unixPath) }
+        unixPath = nil
+        descriptor.close()
+    }
+
+    /// Whether the frontend has called `listen`.
+    package var isListening: Bool {
+        var value: Int32 = 0
+        var length = socklen_t(MemoryLayout<Int32>.size)
+        return getsockopt(descriptor.rawValue, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
+    }
+
+    /// To be called once the frontend listens: connections that it accepts from now on do not block the port in
+    /// TIME_WAIT after we are gone. Setting it earlier would let a second server bind the same port unnoticed.
+    package func allowReuseAfterListen() {
+        setSocketFlag(descriptor.rawValue, SOL_SOCKET, SO_REUSEADDR, true)
+    }
+
+    // MARK: - TCP
+
+    /// Binds host and port. Port 0 lets the kernel choose.
+    /// - Throws: `SupervisionError(.addressInUse)` naming the process that holds the port.
+    package static func bind(host: String, port: UInt16, scheme: String = "http") throws -> HTTPListener {
+        let address = try SocketAddress.resolve(host: host, port: port)
+        let descriptor = try makeStreamSocket(address.family)
+        // Two sockets with SO_REUSEADDR may be bound to one port as long as neither listens, and ours does not listen
+        // until the frontend is up. So it is tried without first; only connections in TIME_WAIT make that fail on a
+        // port that is free.
+        var code = attempt(descriptor, address)
+        if code == EADDRINUSE {
+            setSocketFlag(descriptor.rawValue, SOL_SOCKET, SO_REUSEADDR, true)
+            code = attempt(descriptor, address)
+            setSocketFlag(descriptor.rawValue, SOL_SOCKET, SO_REUSEADDR, false)
+        }
+        guard code == 0 else { throw bindError(code, address) }
+        guard let bound = SocketAddress.ofSocket(descriptor.rawValue) else {
+            throw SupervisionError(.addressInUse, "cannot read the address of the HTTP socket")
+        }
+        return HTTPListener(
+            descriptor: descriptor, displayAddress: "\(scheme)://\(bound.hostAndPort)", port: bound.port,
+            probeAddress: bound.reachable, unixPath: nil)
+    }
+
+    private static func attempt(_ descriptor: FileDescriptor, _ address: SocketAddress) -> Int32 {
+        address.withPointer { Glibc.bind(descriptor.rawValue, $0, $1) } == 0 ? 0 : errno
+    }
+
+    private static func bindError(_ code: Int32, _ address: SocketAddress) -> SupervisionError {
+        guard code == EADDRINUSE else {
+            return SupervisionError(.addressInUse, "cannot bind \(address.hostAndPort): \(describeErrno(code))")
+        }
+        let holder: String
+        if let pid = PortOwner.ofListener(at: address) {
+            holder = "held by \(PortOwner.describe(pid))"
+        } else if let port = address.port, let pid = RuntimeDirectory.ownerOfPort(port) {
+            holder = "held by \(PortOwner.describe(pid)), which is still starting"
+        } else {
+            holder = "held by a process that is not visible to this user"
+        }
+        return SupervisionError(.addressInUse, "\(address.hostAndPort) is in use: \(holder)")
+    }
+
+    // MARK: - Unix socket
+
+    /// Binds a unix socket. The file of a dead owner is replaced; a live owner is named in the error.
+    package static func bind(path: String) throws -> HTTPListener {
+        let address = try SocketAddress.unix(path: path)
+        var descriptor = try makeStreamSocket(AF_UNIX)
+        var code = attempt(descriptor, address)
+        if code == EADDRINUSE {
+            if let pid = PortOwner.ofUnixSocket(at: path) {
+                throw SupervisionError(.addressInUse, "\(path) is in use: held by \(PortOwner.describe(pid))")
+            }
+            var status = stat()
+            guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK else {
+                throw SupervisionError(.addressInUse, "\(path) exists and is not a socket")
+            }
+            guard !answers(address) else {
+                throw SupervisionError(.addressInUse, "\(path) is in use by a process that is not visible to this user")
+            }
+            unlink(path)
+            descriptor = try makeStreamSocket(AF_UNIX)
+            code = attempt(descriptor, address)
+        }
+        guard code == 0 else {
+            throw SupervisionError(.addressInUse, "cannot bind \(path): \(describeErrno(code))")
+        }
+        return HTTPListener(
+            descriptor: descriptor, displayAddress: "unix:\(path)", port: nil, probeAddress: address, unixPath: path)
+    }
+
+    private static func answers(_ address: SocketAddress) -> Bool {
+        guard let probe = try? makeStreamSocket(AF_UNIX) else { return true }
+        return address.withPointer { connect(probe.rawValue, $0, $1) } == 0
+    }
+}

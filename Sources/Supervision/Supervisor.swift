@@ -1,0 +1,293 @@
+import CProcessShims
+import EngineProtocol
+import Glibc
+import Logging
+import ZeroMQ
+
+/// Runs one service from bind to exit: sockets, children, handshake, waiting, one shutdown path.
+///
+/// Everything happens on the calling thread, which must be the first one of the process: signals are blocked and the
+/// reaper is forked before other threads exist.
+package final class Supervisor {
+    private let configuration: ServeConfiguration
+    private let logger: Logger
+    private let output: LogOutput
+    private let loop = EventLoop()
+    private let start = ContinuousClock.now
+    /// What was reached when, for the start-up line.
+    private var milestones: [(name: String, after: Duration)] = []
+
+    private var listener: HTTPListener?
+    private var orphanGuard: OrphanGuard?
+    private var context: ZMQContext?
+    private var frontends: FrontendProcessManager?
+    private var engines: EngineProcessManager?
+    private var probe: ReadinessProbe?
+    private var state = "starting"
+
+    package init(configuration: ServeConfiguration, logger: Logger, output: LogOutput = .standardError) {
+        self.configuration = configuration
+        self.logger = logger
+        self.output = output
+    }
+
+    /// Serves until a signal or a failure; everything is gone when it returns.
+    package func run() -> ExitCode {
+        do {
+            // Until here a signal ends the process at once, which leaves nothing behind.
+            let signals = try SignalSource(loop: loop)
+            let code: ExitCode
+            do {
+                try bringUp(signals: signals)
+                code = try serve(signals: signals)
+            } catch let error as SupervisionError {
+                code = fail(error, signals: signals)
+            }
+            tearDown()
+            return code
+        } catch {
+            logger.critical("\(error)")
+            tearDown()
+            return (error as? SupervisionError)?.code ?? .failure
+        }
+    }
+
+    // MARK: - Start
+
+    private func bringUp(signals: SignalSource) throws {
+        let listener = try bindHTTP()
+        self.listener = listener
+        reached("bound")
+        raiseDescriptorLimit()
+
+        let directory = try RuntimeDirectory.plan()
+        let orphanGuard = try OrphanGuard(directory: directory.path)
+        self.orphanGuard = orphanGuard
+        try directory.create()
+        try directory.note(httpAddress: listener.displayAddress)
+        for path in RuntimeDirectory.sweepStale() {
+            logger.info("Removed the runtime directory of a dead run", metadata: ["path": "\(path)"])
+        }
+        _ = cps_become_subreaper()
+        signals.onChildExit = { [unowned self] in reapStrangers() }
+        signals.onDump = { [unowned self] in dumpState() }
+
+        let context: ZMQContext
+        do { context = try ZMQContext() } catch { throw SupervisionError(.failure, "\(error)") }
+        self.context = context
+        let transport = try makeTransport(directory)
+        let handshake = try HandshakeServer(
+            address: engineClientZMQAddress(localOnly: true, host: configuration.host, directory: directory),
+            initMessage: EngineInitMessage(inputs: [transport.inputAddress], outputs: [transport.outputAddress]),
+            engineCount: configuration.dataParallelSize, context: context, loop: loop, logger: logger)
+
+        let factory = ChildFactory(loop: loop, orphanGuard: orphanGuard, logger: logger, output: output)
+        let engines = try EngineProcessManager(engineLaunch(handshake.address), factory: factory)
+        self.engines = engines
+        let frontends = try FrontendProcessManager(
+            frontendLaunch(), listener: listener, transport: transport, directory: directory, factory: factory)
+        self.frontends = frontends
+        reached("spawned")
+
+        let probe = ReadinessProbe(listener, loop: loop, encrypted: configuration.usesTLS) { [unowned self] in
+            becameReady()
+        }
+        self.probe = probe
+        defer { handshake.close() }
+        if try handshake.run(
+            engines: engines, frontends: frontends, signals: signals, timeout: configuration.engineReadyTimeout)
+        {
+            reached("engine ready")
+            probe.isEnabled = true
+        }
+    }
+
+    private func reached(_ milestone: String) {
+        milestones.append((milestone, ContinuousClock.now - start))
+    }
+
+    private func bindHTTP() throws -> HTTPListener {
+        if let path = configuration.unixSocketPath { return try .bind(path: path) }
+        return try .bind(
+            host: configuration.host, port: configuration.port, scheme: configuration.usesTLS ? "https" : "http")
+    }
+
+    private func makeTransport(_ directory: RuntimeDirectory) throws -> FrontendTransport {
+        func address() -> String {
+            engineClientZMQAddress(localOnly: true, host: configuration.host, directory: directory)
+        }
+        guard configuration.frontendContract.adoptsListeners else {
+            return .addresses(input: address(), output: address())
+        }
+        return .listeners(
+            input: try ZMQListener(address: address(), sends: true),
+            output: try ZMQListener(address: address(), sends: false))
+    }
+
+    private func engineLaunch(_ handshakeAddress: String) -> EngineLaunch {
+        var launch = EngineLaunch(
+            executable: configuration.engineExecutable, model: configuration.model,
+            handshakeAddress: handshakeAddress, arguments: configuration.engineArguments,
+            environment: ProcessInfo.environment())
+        launch.count = configuration.dataParallelSize
+        launch.arguments += ["--protocol-version", "\(configuration.frontendContract.family)"]
+        return launch
+    }
+
+    private func frontendLaunch() -> FrontendLaunch {
+        var launch = FrontendLaunch(
+            kind: configuration.frontend, executable: configuration.frontendExecutable,
+            contract: configuration.frontendContract, arguments: configuration.frontendArguments,
+            environment: ProcessInfo.environment())
+        launch.engineCount = configuration.dataParallelSize
+        launch.dataParallelSize = configuration.dataParallelSize
+        launch.servedAddress = listener.map(\.displayAddress) ?? ""
+        return launch
+    }
+
+    /// A server needs a descriptor per connection; vLLM asks for 65535 too.
+    private func raiseDescriptorLimit() {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0, limit.rlim_cur < 65535 else {
+            return
+        }
+        limit.rlim_cur = min(65535, limit.rlim_max)
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+    }
+
+    // MARK: - Serving
+
+    private func becameReady() {
+        reached("frontend ready")
+        enter("serving")
+        let times = milestones.map { "\($0.name) \(milliseconds($0.after)) ms" }.joined(separator: ", ")
+        logger.info("Start-up: \(times)")
+        if let listener { output.write(line: ReadyBanner(configuration, address: listener.displayAddress).text) }
+    }
+
+    private func enter(_ state: String) {
+        guard state != self.state else { return }
+        logger.info("State: \(self.state) -> \(state)")
+        self.state = state
+    }
+
+    private func serve(signals: SignalSource) throws -> ExitCode {
+        guard let frontends, let engines else { return .failure }
+        let completion = waitForCompletionOrFailure(
+            frontends: frontends, engines: engines, signals: signals, on: loop)
+        let wasServing = state == "serving"
+        switch completion {
+        case .signalled(let signal):
+            logger.info("\(signalName(signal)) received")
+            let killed = stop(signals: signals)
+            guard killed.isEmpty else {
+                logger.error("Stopped by \(signalName(signal)); had to be killed: \(killed.joined(separator: ", "))")
+                return .killed
+            }
+            logger.info("Stopped by \(signalName(signal))")
+            return .success
+        case .engineExited(let name, _, _), .processExited(let name, _, _):
+            if case .engineExited = completion { announceEngineDeath() }
+            // A signal that arrives from now on still shortens the grace.
+            stop(signals: signals)
+            report(wasServing ? .failure : .startupFailure, completion.message, childNamed: name)
+            return wasServing ? .failure : .startupFailure
+        }
+    }
+
+    /// Lets the frontends end their streams with an error event. A killed engine cannot say that it is dead, so its
+    /// last message is sent in its place.
+    private func announceEngineDeath() {
+        guard let frontends, let context else { return }
+        enter("engine lost")
+        let socket = try? ZMQSocket(.push, context: context)
+        defer { socket?.close() }
+        try? socket?.setLinger(milliseconds: 0)
+        try? socket?.connect(frontends.transport.outputAddress)
+        try? socket?.send(Array("ENGINE_CORE_DEAD".utf8))
+        // vLLM's Python server ends by itself about a second after it learnt of it.
+        let patience: Duration = frontends.kind == .python ? .seconds(1) : .milliseconds(500)
+        waitForSentinels(frontends.processes, on: loop, until: .now + patience) {
+            frontends.processes.contains { $0.isAlive }
+        }
+    }
+
+    // MARK: - Stop
+
+    /// The one way down: frontends first, so that they can end their streams while the engines still answer, then the
+    /// engines. Returns the names of those that had to be killed.
+    @discardableResult
+    private func stop(signals: SignalSource) -> [String] {
+        probe?.stop()
+        enter(configuration.shutdownTimeout > .zero && signals.stopRequested ? "draining" : "stopping")
+        let begin = ContinuousClock.now
+        let signalsBefore = max(signals.stopRequests.count, 1)
+        let isInterrupted = { signals.stopRequests.count > signalsBefore }
+        // Nobody will accept on our copy any more; with it closed, the port is refused as soon as the frontend is gone.
+        listener?.close()
+        var killed = frontends?.shutdown(timeout: configuration.shutdownTimeout, isInterrupted: isInterrupted) ?? []
+        enter("stopping")
+        let remaining = configuration.shutdownTimeout - (ContinuousClock.now - begin)
+        killed += engines?.shutdown(timeout: max(remaining, .seconds(5)), isInterrupted: isInterrupted) ?? []
+        return killed
+    }
+
+    private func fail(_ error: SupervisionError, signals: SignalSource) -> ExitCode {
+        let failed = engines?.firstExited() ?? frontends?.firstExited()
+        // No client has been served yet, so there is nothing to wait for.
+        _ = frontends?.shutdown(timeout: .zero, isInterrupted: { signals.stopRequested })
+        _ = engines?.shutdown(timeout: .seconds(1), isInterrupted: { signals.stopRequested })
+        report(error.code, error.message, childNamed: failed?.name)
+        return error.code
+    }
+
+    /// The failing child's own last words, then the cause as the last line.
+    private func report(_ code: ExitCode, _ message: String, childNamed name: String?) {
+        let children = (engines?.children ?? []) + (frontends?.children ?? [])
+        if let child = children.first(where: { $0.name == name }) {
+            let block = child.log.errorBlock
+            if !block.isEmpty {
+                output.write(line: "--- last output of \(child.name) (pid \(child.process.pid)) ---")
+                for line in block { output.write(line: line) }
+                output.write(line: "---")
+            }
+        }
+        logger.error("\(message) (exit code \(code.rawValue))")
+    }
+
+    private func tearDown() {
+        probe?.stop()
+        listener?.close()
+        _ = frontends?.shutdown(timeout: .zero, isInterrupted: { true })
+        _ = engines?.shutdown(timeout: .zero, isInterrupted: { true })
+        orphanGuard?.finish()
+        reapStrangers()
+    }
+
+    // MARK: - Odds and ends
+
+    /// Orphans of our descendants are re-parented to us (also when we are PID 1); somebody has to reap them.
+    private func reapStrangers() {
+        var known = (engines?.processes ?? []).map(\.pid) + (frontends?.processes ?? []).map(\.pid)
+        if let reaper = orphanGuard?.reaperPid { known.append(reaper) }
+        var reaped: pid_t = 0
+        repeat {
+            guard cps_reap_stranger(known, known.count, &reaped) == 0 else { return }
+        } while reaped != 0
+        if let replaced = try? orphanGuard?.ensureReaper(), replaced {
+            logger.warning("The reaper process was killed; started another")
+        }
+    }
+
+    private func dumpState() {
+        let children = (engines?.children ?? []) + (frontends?.children ?? [])
+        logger.info("State: \(state), up \(milliseconds(ContinuousClock.now - start)) ms")
+        for child in children {
+            logger.info("\(child.name) pid \(child.process.pid): \(child.process.exitDescription)")
+        }
+    }
+}
+
+func milliseconds(_ duration: Duration) -> Int64 {
+    duration.components.seconds * 1000 + duration.components.attoseconds / 1_000_000_000_000_000
+}

@@ -1,0 +1,3 @@
+import Supervision
+
+VLLMEngineCommand.runMain(Array(CommandLine.arguments.dropFirst()))
