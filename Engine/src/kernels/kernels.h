@@ -54,7 +54,7 @@ struct Product {
 //   keys    per 16 tokens: [head_dim / 2][16 tokens][2] bf16, or [head_dim][16 tokens] float
 //   values  per 16 tokens: [8 token pairs][head_dim][2] bf16, or [16 tokens][head_dim] float
 struct AttentionTile {
-    const void* queries = nullptr;    // rows x head_dim in activation storage, contiguous
+    const void* queries = nullptr;    // rows of convert_query(), contiguous
     const int* positions = nullptr;   // of each row
     int rows = 0;                     // <= max_tile_rows
     int head_dim = 0;                 // multiple of 16
@@ -88,6 +88,11 @@ struct Kernels {
     // Rotates the two halves of x[2 * half] against each other, Hugging Face order. In place.
     void (*rope)(float* x, const float* cosine, const float* sine, int half) = nullptr;
     void (*convert)(const float* x, int n, void* out, Storage storage) = nullptr;
+    // A query head of n floats in the form that attend() takes for this kind of cache, filled up with zeros to `padded`
+    // elements of query_bytes() each. Bf16 dot products take it as a sum of two bf16 numbers: its rounding would be the
+    // largest error of the scores, and scores are what gets exponentiated.
+    size_t (*query_bytes)(Storage cache) = nullptr;
+    void (*convert_query)(const float* x, int n, int padded, void* out, Storage cache) = nullptr;
     void (*attend)(const AttentionTile&) = nullptr;
     // total = total * exp2(old_max - new_max) + part * exp2(part_max - new_max), sums alike; rows x head_dim.
     void (*merge)(float* total, float* total_max, float* total_sum, const float* part, const float* part_max,

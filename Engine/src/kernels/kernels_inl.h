@@ -37,6 +37,7 @@ struct F32Tile {
     }
     using Right = float;
     static constexpr int lane = 1;  // elements of the right operand per column and step
+    static constexpr int query_planes = 1;
 };
 
 #if defined(ENGINE_BF16_DOT)
@@ -57,6 +58,7 @@ struct Bf16Tile {
     }
     using Right = uint16_t;
     static constexpr int lane = 2;
+    static constexpr int query_planes = 2;
 };
 #else
 struct Bf16Tile {
@@ -79,6 +81,7 @@ struct Bf16Tile {
     }
     using Right = uint16_t;
     static constexpr int lane = 2;
+    static constexpr int query_planes = 1;
 };
 #endif
 
@@ -330,6 +333,7 @@ void query_keys(const typename T::Left* queries, int head_dim, const typename T:
     constexpr int at_once = R * kv_tile_vectors * 4 <= vec_registers   ? 4
                             : R * kv_tile_vectors * 2 <= vec_registers ? 2
                                                                        : 1;
+    const size_t stride = static_cast<size_t>(T::query_planes) * static_cast<size_t>(head_dim);
     for (int tile = 0; tile < tiles_per_pass; tile += at_once) {
         Vec acc[at_once][R][kv_tile_vectors];
         for (int t = 0; t < at_once; ++t) {
@@ -339,8 +343,10 @@ void query_keys(const typename T::Left* queries, int head_dim, const typename T:
         }
         for (int d = 0; d < head_dim; d += T::k_step) {
             for (int t = 0; t < at_once; ++t) {
-                T::template accumulate<R, kv_tile_vectors>(acc[t], queries + d, static_cast<size_t>(head_dim),
-                                                           keys[tile + t] + d * kv_tile_tokens);
+                for (int plane = 0; plane < T::query_planes; ++plane) {
+                    T::template accumulate<R, kv_tile_vectors>(acc[t], queries + plane * head_dim + d, stride,
+                                                               keys[tile + t] + d * kv_tile_tokens);
+                }
             }
         }
         for (int t = 0; t < at_once; ++t) {
@@ -413,6 +419,27 @@ AttentionSteps<T> attention_steps_for(int rows) {
 #endif
     };
     return table[rows - 1];
+}
+
+size_t query_bytes(Storage cache) {
+    if (cache == Storage::f32) return sizeof(float);
+    return static_cast<size_t>(Bf16Tile::query_planes) * storage_bytes(Bf16Tile::storage);
+}
+
+void convert_query(const float* x, int n, int padded, void* out, Storage cache) {
+#if defined(ENGINE_BF16_DOT)
+    if (cache == Storage::bf16) {
+        auto* high = static_cast<uint16_t*>(out);
+        uint16_t* low = high + padded;
+        for (int d = 0; d < padded; ++d) {
+            high[d] = d < n ? float_to_bf16(x[d]) : uint16_t{0};
+            low[d] = d < n ? float_to_bf16(x[d] - bf16_to_float(high[d])) : uint16_t{0};
+        }
+        return;
+    }
+#endif
+    static_cast<void>(cache);
+    for (int d = 0; d < padded; ++d) static_cast<float*>(out)[d] = d < n ? x[d] : 0.0f;
 }
 
 // Scores of one row at tokens [first, first + softmax_tokens) to weights; keeps the row's running maximum and sum and
@@ -496,8 +523,7 @@ void attend(const AttentionTile& a) {
         AttentionTile part = a;
         part.rows = a.rows - first < attention_rows ? a.rows - first : attention_rows;
         const size_t offset = static_cast<size_t>(first) * static_cast<size_t>(a.head_dim);
-        const Storage storage = activation_storage(a.storage);
-        part.queries = static_cast<const std::byte*>(a.queries) + offset * storage_bytes(storage);
+        part.queries = static_cast<const std::byte*>(a.queries) + offset * query_bytes(a.storage);
         part.positions = a.positions + first;
         part.out = a.out + offset;
         part.maximum = a.maximum + first;
@@ -540,6 +566,8 @@ constexpr Kernels make_kernels(Isa isa) {
     k.rms_norm = rms_norm;
     k.rope = rope;
     k.convert = convert;
+    k.query_bytes = query_bytes;
+    k.convert_query = convert_query;
     k.attend = attend;
     k.merge = merge;
     k.scale = scale;

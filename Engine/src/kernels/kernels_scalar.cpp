@@ -87,6 +87,12 @@ void convert(const float* x, int n, void* out, Storage storage) {
     for (int i = 0; i < n; ++i) store_one(out, index(i), x[i], storage);
 }
 
+size_t query_bytes(Storage) { return sizeof(float); }
+
+void convert_query(const float* x, int n, int padded, void* out, Storage) {
+    for (int d = 0; d < padded; ++d) static_cast<float*>(out)[d] = d < n ? x[d] : 0.0f;
+}
+
 void rms_norm(const float* x, const float* weight, int n, float epsilon, void* out, Storage storage) {
     float sum = 0;
     for (int i = 0; i < n; ++i) sum += x[i] * x[i];
@@ -163,6 +169,8 @@ const Kernels& scalar_kernels() {
         k.rms_norm = rms_norm;
         k.rope = rope;
         k.convert = convert;
+        k.query_bytes = query_bytes;
+        k.convert_query = convert_query;
         k.attend = attend;
         k.merge = merge;
         k.scale = scale;

@@ -11,16 +11,13 @@ namespace blas_engine {
 
 // Which code multiplies many rows of float activations (bf16 activations always use our own kernels).
 enum class BlasUse {
-    automatic,  // whichever was measured to be faster for the instruction set
+    automatic,  // OpenBLAS where it was measured to be faster: bf16 weights under AVX2, everything under scalar
     never,      // vLLM's batch invariance: the same bits for a row whatever the batch
-    always,     // for tests: from blas_min_rows on
+    always,     // OpenBLAS wherever it can be used
 };
 
 class ProductRunner {
   public:
-    // From this many rows on a BLAS library is worth copying the panels for.
-    static constexpr int blas_min_rows = 48;
-
     ProductRunner(ThreadPool& pool, const Kernels& kernels, BlasUse blas);
 
     // Storage that Product::x must have for these weights, and that silu_mul writes.

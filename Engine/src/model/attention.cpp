@@ -27,6 +27,10 @@ Attention::Attention(ThreadPool& pool, const Kernels& kernels, const KvCache& ca
     scratch_ = Buffer(static_cast<size_t>(pool.threads()) * 4 * partial_floats() * sizeof(float));
 }
 
+size_t Attention::query_bytes() const {
+    return static_cast<size_t>(padded_dim_) * kernels_.query_bytes(cache_.storage());
+}
+
 // One result: the rows' weighted sums, maxima and sums; a multiple of 64 bytes.
 size_t Attention::partial_floats() const { return tile_rows * static_cast<size_t>(padded_dim_) + 32; }
 
@@ -66,7 +70,7 @@ void Attention::plan(const std::vector<QuerySpan>& spans, int window) {
 
 void Attention::load_queries(const Item& item, const AttentionInput& input, void* queries, int* positions) const {
     const int group = heads_ / kv_heads_;
-    const size_t bytes = static_cast<size_t>(padded_dim_) * storage_bytes(activations_);
+    const size_t bytes = query_bytes();
     auto* out = static_cast<std::byte*>(queries);
     for (int row = item.first; row < item.end; ++row, out += bytes) {
         const int token = row / group, head = item.head * group + row % group;

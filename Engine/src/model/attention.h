@@ -19,7 +19,7 @@ struct QuerySpan {
     int out_row = 0;  // its row in the output
 };
 
-// Queries: [row][head][padded head_dim] in activation storage. Output: rows of `ld_out` elements, head after head.
+// Queries: [row][head] of Attention::query_bytes() each. Output: rows of `ld_out` elements, head after head.
 struct AttentionInput {
     int layer = 0;
     int window = 0;
@@ -35,6 +35,7 @@ class Attention {
   public:
     Attention(ThreadPool& pool, const Kernels& kernels, const KvCache& cache, int heads, int kv_heads, int head_dim);
 
+    size_t query_bytes() const;  // of one head of one row, as Kernels::convert_query() writes it
     void run(const std::vector<QuerySpan>& spans, const AttentionInput& input);
 
   private:

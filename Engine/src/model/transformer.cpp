@@ -42,10 +42,18 @@ Isa isa_from_environment() {
     }
 }
 
-// The same environment variable as vLLM's.
+// BLAS_ENGINE_GEMM=auto|own|blas; vLLM's VLLM_BATCH_INVARIANT=1 means own.
 BlasUse blas_from_environment() {
-    const char* invariant = std::getenv("VLLM_BATCH_INVARIANT");
-    return invariant != nullptr && std::strcmp(invariant, "1") == 0 ? BlasUse::never : BlasUse::automatic;
+    const auto value = [](const char* name) {
+        const char* text = std::getenv(name);
+        return std::string(text == nullptr ? "" : text);
+    };
+    const std::string wanted = value("BLAS_ENGINE_GEMM");
+    if (!wanted.empty() && wanted != "auto" && wanted != "own" && wanted != "blas") {
+        throw ModelError("BLAS_ENGINE_GEMM=" + wanted + " is unknown (auto, own, blas)");
+    }
+    if (wanted == "own" || value("VLLM_BATCH_INVARIANT") == "1") return BlasUse::never;
+    return wanted == "blas" ? BlasUse::always : BlasUse::automatic;
 }
 
 }  // namespace
@@ -155,7 +163,7 @@ void Transformer::prepare(std::span<const SequenceInput> batch) {
     attended_.reserve(activation_bytes(rows * attention_stride_));
     gated_.reserve(activation_bytes(rows * mlp_stride_));
     qkv_.reserve(rows * (heads + 2 * kv_heads) * index(config_.head_dim) * sizeof(float));
-    queries_.reserve(activation_bytes(rows * heads * index(cache_.padded_head_dim())));
+    queries_.reserve(rows * heads * attention_.query_bytes());
 }
 
 void Transformer::embed(std::span<const SequenceInput> batch) {
@@ -215,8 +223,7 @@ void Transformer::rotate_and_store(int layer) {
     const int dim = config_.head_dim;
     const size_t width = index(config_.heads + 2 * config_.kv_heads) * index(dim);
     const size_t half = index(dim / 2);
-    const size_t query_bytes = activation_bytes(index(cache_.padded_head_dim()));
-    const size_t query_used = activation_bytes(index(dim));
+    const size_t query_bytes = attention_.query_bytes();
     const auto rotate = [&](float* head, const std::vector<float>& norm, size_t row) {
         if (!norm.empty()) kernels_.rms_norm(head, norm.data(), dim, config_.norm_epsilon, head, Storage::f32);
         kernels_.rope(head, cosine_.data() + row * half, sine_.data() + row * half, dim / 2);
@@ -227,8 +234,7 @@ void Transformer::rotate_and_store(int layer) {
         std::byte* query = queries_.as() + row * index(config_.heads) * query_bytes;
         for (int h = 0; h < config_.heads; ++h, head += dim, query += query_bytes) {
             rotate(head, weights.query_norm, row);
-            kernels_.convert(head, dim, query, activations_);
-            std::memset(query + query_used, 0, query_bytes - query_used);
+            kernels_.convert_query(head, dim, cache_.padded_head_dim(), query, storage_);
         }
         const int position = tile.position + i;
         const int32_t block = tile.block_table[position / cache_.block_tokens()];
