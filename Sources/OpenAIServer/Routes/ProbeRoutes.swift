@@ -44,7 +44,7 @@ package enum ProbeRoutes {
         if case .ready(let information) = context.engine.state, !information.vllmVersion.isEmpty {
             return information.vllmVersion
         }
-        return ServerVersion.current
+        return ProductVersion.text
     }
 }
 

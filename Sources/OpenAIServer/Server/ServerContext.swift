@@ -60,6 +60,18 @@ package final class ServerContext: Sendable {
         }
     }
 
+    /// Requests without a complete response, over all loops. Not for event loops: it waits for them.
+    package func runningRequests() -> Int { sum { $0.inFlight } }
+
+    /// Not for event loops: it waits for them.
+    package func openConnections() -> Int { sum { $0.connectionCount } }
+
+    private func sum(_ value: @escaping @Sendable (LoopState) -> Int) -> Int {
+        loopStates.reduce(0) { total, state in
+            total + ((try? state.loop.submit { value(state) }.wait()) ?? 0)
+        }
+    }
+
     private func onEveryLoop(_ body: @escaping @Sendable (LoopState) -> Void) {
         for state in loopStates {
             if state.loop.inEventLoop { body(state) } else { state.loop.execute { body(state) } }

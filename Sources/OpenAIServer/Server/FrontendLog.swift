@@ -1,0 +1,85 @@
+import Glibc
+import Logging
+
+/// Log lines on stderr in the shape of vLLM's frontends:
+/// `(SwiftFrontend pid=7) INFO 11-21 02:40:07 [file.swift:12] message key=value`.
+package struct FrontendLogHandler: LogHandler {
+    package var metadata: Logger.Metadata = [:]
+    package var logLevel: Logger.Level
+    package var metadataProvider: Logger.MetadataProvider?
+    private let prefix: String
+    private let useColors: Bool
+
+    package init(level: Logger.Level, useColors: Bool) {
+        logLevel = level
+        self.useColors = useColors
+        prefix = "(SwiftFrontend pid=\(getpid()))"
+    }
+
+    package subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    package func log(event: LogEvent) {
+        let line = line(
+            level: event.level, message: "\(event.message)",
+            metadata: metadata.merging(event.metadata ?? [:]) { $1 }, file: event.file, line: event.line,
+            second: time(nil))
+        Self.write(line + "\n")
+    }
+
+    package func line(
+        level: Logger.Level, message: String, metadata: Logger.Metadata, file: String, line: UInt, second: time_t
+    ) -> String {
+        var second = second
+        var parts = tm()
+        localtime_r(&second, &parts)
+        func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
+        let pairs = metadata.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
+        let date = "\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
+        let clock = "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))"
+        let place = "\(file.split(separator: "/").last ?? ""):\(line)"
+        return "\(prefix) \(Self.label(level, colored: useColors)) \(date) \(clock) [\(place)] \(message)\(pairs)"
+    }
+
+    private static func label(_ level: Logger.Level, colored: Bool) -> String {
+        let (name, color) =
+            switch level {
+            case .trace, .debug: ("DEBUG", "37")
+            case .info, .notice: ("INFO", "32")
+            case .warning: ("WARNING", "33")
+            case .error: ("ERROR", "31")
+            case .critical: ("CRITICAL", "35")
+            }
+        return colored ? "\u{1B}[\(color)m\(name)\u{1B}[0m" : name
+    }
+
+    /// One call per line, so that lines of several processes do not mix.
+    static func write(_ text: String) {
+        var text = text
+        text.withUTF8 { bytes in
+            var rest = UnsafeRawBufferPointer(bytes)
+            while !rest.isEmpty {
+                let count = Glibc.write(STDERR_FILENO, rest.baseAddress, rest.count)
+                if count < 0 {
+                    if errno == EINTR { continue }
+                    return
+                }
+                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+            }
+        }
+    }
+
+    /// `VLLM_LOGGING_LEVEL`; unknown names mean INFO.
+    package static func level(named name: String?) -> Logger.Level {
+        switch name?.uppercased() {
+        case "TRACE": .trace
+        case "DEBUG": .debug
+        case "WARNING", "WARN": .warning
+        case "ERROR": .error
+        case "CRITICAL": .critical
+        default: .info
+        }
+    }
+}

@@ -1,0 +1,202 @@
+import EngineClient
+import EngineProtocol
+import Glibc
+import Logging
+import Metrics
+import NIOCore
+import NIOPosix
+import Synchronization
+
+/// `vllm-swift frontend` from its words to its exit code.
+package struct FrontendProgram {
+    private let commandLine: FrontendCommandLine
+    private let configuration: ServerConfiguration
+    private let environment: ServerEnvironment
+    private let logger: Logger
+
+    /// Registers the routes that need a model. Throws what is wrong with the model's files.
+    package typealias RouteInstaller = (inout Router, ServerContext, NIOThreadPool) throws -> Void
+
+    /// - Throws: what is wrong with the arguments; exit code 2.
+    package init(_ commandLine: FrontendCommandLine, environment: ServerEnvironment, logger: Logger) throws(UsageError)
+    {
+        let arguments = try ArgumentsJSON(commandLine.argumentsJSON)
+        for warning in arguments.warnings { logger.warning("\(warning)") }
+        var configuration = arguments.configuration
+        environment.apply(to: &configuration, keepAliveIsGiven: arguments.givesKeepAlive)
+        self.configuration = configuration
+        self.commandLine = commandLine
+        self.environment = environment
+        self.logger = logger
+    }
+
+    /// Serves until a signal or a failure.
+    /// - Returns: the exit code.
+    package func run(installRoutes: RouteInstaller) -> Int32 {
+        do {
+            return try serve(installRoutes)
+        } catch {
+            logger.error("\(error)")
+            return 1
+        }
+    }
+
+    private func serve(_ installRoutes: RouteInstaller) throws -> Int32 {
+        let events = try SignalPipe()
+        events.catchSignals()
+        if let descriptor = environment.deathDescriptor { try DeathPipe.watch(descriptor) }
+        ResourceLimits.raiseOpenFiles(logger)
+        let tls = try configuration.tls.map { TLSContextBox(try $0.makeContext()) }
+
+        let engine = try startEngineClient()
+        let loops = environment.eventLoopCount ?? min(4, System.coreCount)
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
+        let pool = NIOThreadPool(numberOfThreads: max(1, min(4, System.coreCount)))
+        pool.start()
+
+        let startTime = WallClockTime.seconds()
+        let metrics = FrontendMetrics(
+            modelName: configuration.servedModelNames[0],
+            engineCount: commandLine.engineStartIndex + commandLine.engineCount, startTime: startTime)
+        let context = ServerContext(
+            configuration: configuration, engine: engine, metrics: metrics, group: group, startTime: startTime)
+        observe(engine, metrics, events)
+
+        var router = Router()
+        ProbeRoutes.install(on: &router, context: context)
+        if configuration.developmentMode {
+            logger.warning("VLLM_SERVER_DEV_MODE is set: routes that control the engine are open to everybody")
+            DevelopmentRoutes.install(on: &router, context: context)
+        }
+        try installRoutes(&router, context, pool)
+        UnsupportedRoutes.install(on: &router, context: context)
+
+        let service = HTTPService(context: context, router: router, logger: logger)
+        let listener = try HTTPListener.start(
+            on: .descriptor(commandLine.listenDescriptor), service: service, group: group, tls: tls)
+        logger.info(
+            "listening on \(listener.localAddress.map { "\($0)" } ?? "an inherited socket") with \(loops) event loops")
+
+        while true {
+            switch events.next(milliseconds: nil) {
+            case .stop:
+                shutDown(context, listener, engine, events)
+                return 0
+            case .startupFailed:
+                guard case .dead(let reason) = engine.state else { continue }
+                logger.error("engine start-up failed: \(reason)")
+                return 1
+            case .wakeUp, nil: continue
+            }
+        }
+    }
+
+    private func startEngineClient() throws -> EngineClient {
+        func endpoint(_ endpoint: FrontendCommandLine.Endpoint) -> EngineClientConfiguration.Endpoint {
+            switch endpoint {
+            case .descriptor(let descriptor): .listener(descriptor: descriptor)
+            case .address(let address): .address(address)
+            }
+        }
+        var settings = EngineClientConfiguration(
+            input: endpoint(commandLine.input), output: endpoint(commandLine.output))
+        settings.engineStartIndex = commandLine.engineStartIndex
+        settings.engineCount = commandLine.engineCount
+        settings.coordinatorAddress = commandLine.coordinatorAddress
+        settings.readyTimeout = .seconds(configuration.engineReadyTimeout)
+        let client = try EngineClient(configuration: settings, logger: logger)
+        try client.start()
+        return client
+    }
+
+    /// Connects the engines' news with metrics, log and main thread.
+    private func observe(_ engine: EngineClient, _ metrics: FrontendMetrics, _ events: SignalPipe) {
+        let recorder = metrics.makeRecorder()
+        engine.onSchedulerStats { index, stats in
+            metrics.setScheduler(
+                engine: index, running: stats.numRunningReqs, waiting: stats.numWaitingReqs,
+                deferred: stats.numSkippedWaitingReqs, kvCacheUsage: stats.kvCacheUsage)
+            recorder.prefixCache(
+                engine: index, queries: stats.prefixCacheStats.queries, hits: stats.prefixCacheStats.hits)
+        }
+        let logger = logger
+        let wasReady = OnceFlag()
+        engine.onStateChange { state in
+            switch state {
+            case .ready(let information):
+                wasReady.set()
+                metrics.setEngineConfiguration(
+                    EngineConfigurationInfo(
+                        blockSize: information.blockSize, numGPUBlocks: information.numGPUBlocks,
+                        maxModelLength: information.maxModelLength, dtype: information.dtype))
+                logger.info(
+                    "engines are ready: \(information.engineCount) × vLLM \(information.vllmVersion), \(information.dtype), context \(information.maxModelLength), \(information.numGPUBlocks) KV blocks of \(information.blockSize)"
+                )
+            case .dead(let reason):
+                logger.error("engine is dead: \(reason)")
+                if !wasReady.isSet { events.post(.startupFailed) }
+            case .waitingForEngines: logger.info("waiting for engines")
+            case .closed: break
+            }
+        }
+    }
+
+    /// Stops accepting, lets requests end for `shutdown_timeout`, ends the rest in-band, and says goodbye to the engines.
+    /// A second signal skips the waiting.
+    private func shutDown(
+        _ context: ServerContext, _ listener: HTTPListener, _ engine: EngineClient, _ events: SignalPipe
+    ) {
+        let timeout = configuration.shutdownTimeout
+        logger.info("draining: \(context.runningRequests()) requests are running, waiting up to \(timeout) s")
+        try? listener.close().wait()
+        context.startDraining()
+        wait(seconds: timeout, events) { context.runningRequests() == 0 }
+        let rest = context.runningRequests()
+        logger.info("stopping: \(rest) requests are ended")
+        context.endRunningRequests()
+        // Time for the last bytes to leave; a client that does not take them is not waited for.
+        wait(seconds: 1, events) { context.openConnections() == 0 }
+        engine.shutdown(drainTimeout: .zero) { events.post(.wakeUp) }
+        wait(seconds: 2, events) { engine.state == .closed }
+    }
+
+    /// Until `condition` holds, the time is over, or another stop signal comes.
+    private func wait(seconds: Double, _ events: SignalPipe, until condition: () -> Bool) {
+        let end = WallClockTime.monotonic() + seconds
+        while !condition() {
+            let left = end - WallClockTime.monotonic()
+            guard left > 0 else { return }
+            if events.next(milliseconds: Int32(min(20, max(1, left * 1000)))) == .stop { return }
+        }
+    }
+}
+
+/// Set by one thread, read by others.
+private final class OnceFlag: Sendable {
+    private let cell = Atomic(false)
+    var isSet: Bool { cell.load(ordering: .acquiring) }
+    func set() { cell.store(true, ordering: .releasing) }
+}
+
+enum WallClockTime {
+    /// Unix time.
+    static func seconds() -> Double { read(CLOCK_REALTIME) }
+    static func monotonic() -> Double { read(CLOCK_MONOTONIC) }
+
+    private static func read(_ clock: clockid_t) -> Double {
+        var time = timespec()
+        clock_gettime(clock, &time)
+        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    }
+}
+
+enum ResourceLimits {
+    /// Each client is a descriptor; the usual soft limit of 1024 is too small for a server.
+    static func raiseOpenFiles(_ logger: Logger) {
+        let kind = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
+        var limit = rlimit()
+        guard getrlimit(kind, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
+        limit.rlim_cur = min(limit.rlim_max, 1 << 20)
+        if setrlimit(kind, &limit) != 0 { logger.warning("the limit of open files stays at its soft value") }
+    }
+}

@@ -1,0 +1,4 @@
+/// What `--version` prints.
+package enum ProductVersion {
+    package static let text = "0.1.0"
+}

@@ -1,0 +1,58 @@
+import NIOCore
+
+/// The environment variables of vLLM's frontends that have a meaning here.
+package struct ServerEnvironment: Sendable {
+    package var logLevel: String?
+    package var deathDescriptor: Int32?
+    package var eventLoopCount: Int?
+    private var apiKey: String?
+    private var maxBodyBytes: Int?
+    private var keepAliveSeconds: Int?
+    private var maxStopStrings: Int?
+    private var maxCompletionPrompts: Int?
+    private var developmentMode = false
+    private var allowRuntimeLoRAUpdating = false
+
+    package init(_ variables: [String: String]) throws(UsageError) {
+        logLevel = variables["VLLM_LOGGING_LEVEL"]
+        deathDescriptor = try Self.int(variables, "VLLM_ENGINE_DEATH_FD", in: 0...1_000_000).map { Int32($0) }
+        eventLoopCount = try Self.int(variables, "VLLM_SWIFT_EVENT_LOOPS", in: 1...1024)
+        apiKey = variables["VLLM_API_KEY"].flatMap { $0.isEmpty ? nil : $0 }
+        maxBodyBytes = try Self.int(variables, "VLLM_HTTP_MAX_REQUEST_BODY_SIZE", in: 0...(1 << 40))
+        keepAliveSeconds = try Self.int(variables, "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", in: 0...86_400)
+        maxStopStrings = try Self.int(variables, "VLLM_MAX_STOP_STRINGS", in: 0...1_000_000)
+        maxCompletionPrompts = try Self.int(variables, "VLLM_MAX_COMPLETION_PROMPTS", in: 1...1_000_000)
+        developmentMode = Self.flag(variables, "VLLM_SERVER_DEV_MODE")
+        allowRuntimeLoRAUpdating = Self.flag(variables, "VLLM_ALLOW_RUNTIME_LORA_UPDATING")
+    }
+
+    /// Fills in what the arguments leave open.
+    /// - Parameter keepAliveIsGiven: whether the arguments name the keep-alive timeout.
+    package func apply(to configuration: inout ServerConfiguration, keepAliveIsGiven: Bool) {
+        if configuration.apiKeys.isEmpty, let apiKey { configuration.apiKeys = [apiKey] }
+        if let maxBodyBytes { configuration.limits.maxBodyBytes = maxBodyBytes }
+        if !keepAliveIsGiven, let keepAliveSeconds {
+            configuration.limits.keepAliveTimeout = .seconds(Int64(keepAliveSeconds))
+        }
+        if let maxStopStrings { configuration.maxStopStrings = maxStopStrings }
+        if let maxCompletionPrompts { configuration.maxCompletionPrompts = maxCompletionPrompts }
+        configuration.developmentMode = developmentMode
+        configuration.allowRuntimeLoRAUpdating = allowRuntimeLoRAUpdating
+    }
+
+    private static func int(
+        _ variables: [String: String], _ name: String, in range: ClosedRange<Int>
+    ) throws(UsageError) -> Int? {
+        guard let text = variables[name], !text.isEmpty else { return nil }
+        guard let value = Int(text), range.contains(value) else {
+            throw UsageError(
+                "environment variable \(name) must be an integer from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return value
+    }
+
+    private static func flag(_ variables: [String: String], _ name: String) -> Bool {
+        guard let text = variables[name]?.lowercased() else { return false }
+        return text == "1" || text == "true"
+    }
+}

@@ -1,4 +1,0 @@
-/// What `--version` prints.
-package enum ServerVersion {
-    package static let current = "0.1.0"
-}

@@ -1,0 +1,67 @@
+import Glibc
+import Logging
+import OpenAIServer
+
+let words = Array(CommandLine.arguments.dropFirst())
+exit(VLLMSwift.run(words))
+
+enum VLLMSwift {
+    static let help = """
+        usage: vllm-swift <command> [options]
+
+        commands
+          frontend    answer the OpenAI API for vLLM engines; started by a supervisor
+                      (`vllm-swift frontend --help`)
+
+          --version   print the version
+          --help      print this text
+
+        To serve a model with everything around it, run `vllm-engine serve MODEL`.
+
+        """
+
+    static func run(_ words: [String]) -> Int32 {
+        switch words.first {
+        case "frontend": return frontend(Array(words.dropFirst()))
+        case "--version", "-V": return output("vllm-swift \(ProductVersion.text)\n")
+        case "--help", "-h", "help": return output(help)
+        case nil: return fail("a command is needed", help: "vllm-swift --help")
+        case let word?:
+            let hint = SpellingHint.nearest(to: word, in: ["frontend"]).map { "; did you mean \($0)?" } ?? ""
+            return fail("unknown command '\(word)'\(hint)", help: "vllm-swift --help")
+        }
+    }
+
+    private static func frontend(_ words: [String]) -> Int32 {
+        do throws(UsageError) {
+            switch try FrontendCommandLine.parse(words) {
+            case .help: return output(FrontendCommandLine.help)
+            case .version: return output("vllm-swift \(ProductVersion.text)\n")
+            case .run(let commandLine):
+                let environment = try ServerEnvironment(ProcessEnvironment.variables())
+                let handler = FrontendLogHandler(
+                    level: FrontendLogHandler.level(named: environment.logLevel),
+                    useColors: getenv("NO_COLOR") == nil && isatty(STDERR_FILENO) == 1)
+                LoggingSystem.bootstrap { _ in handler }
+                let program = try FrontendProgram(
+                    commandLine, environment: environment, logger: Logger(label: "frontend"))
+                return program.run { router, context, pool in
+                    try GenerationAPI(configuration: context.configuration, pool: pool)
+                        .register(in: &router, server: context)
+                }
+            }
+        } catch {
+            return fail(error.description, help: "vllm-swift frontend --help")
+        }
+    }
+
+    private static func output(_ text: String) -> Int32 {
+        fputs(text, stdout)
+        return 0
+    }
+
+    private static func fail(_ message: String, help: String) -> Int32 {
+        fputs("vllm-swift: error: \(message)\nSee `\(help)`.\n", stderr)
+        return 2
+    }
+}
