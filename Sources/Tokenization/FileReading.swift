@@ -1,7 +1,7 @@
 import Glibc
 
 /// Reads a whole file, at most `limit` bytes; nil when there is no such file.
-func readFile(_ path: String, limit: Int) throws(TokenizerError) -> [UInt8]? {
+package func readFile(_ path: String, limit: Int) throws(TokenizerError) -> [UInt8]? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else {
         if errno == ENOENT || errno == ENOTDIR { return nil }
