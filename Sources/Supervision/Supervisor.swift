@@ -195,18 +195,26 @@ package final class Supervisor {
         }
     }
 
-    /// Lets the frontends end their streams with an error event. A killed engine cannot say that it is dead, so its
-    /// last message is sent in its place.
+    /// Tells the frontends that there is no engine any more, in its own words (a killed one cannot say it): they end
+    /// their open streams with an error event at once.
+    private func sendEngineDead() {
+        guard let frontends, let context, let socket = try? ZMQSocket(.push, context: context) else { return }
+        // Lets the message go out after the socket is closed here.
+        try? socket.setLinger(milliseconds: 1000)
+        try? socket.connect(frontends.transport.outputAddress)
+        try? socket.send(Array("ENGINE_CORE_DEAD".utf8))
+    }
+
+    /// Gives the frontends time to end their streams before they are stopped.
     private func announceEngineDeath() {
-        guard let frontends, let context else { return }
         enter("engine lost")
-        let socket = try? ZMQSocket(.push, context: context)
-        defer { socket?.close() }
-        try? socket?.setLinger(milliseconds: 0)
-        try? socket?.connect(frontends.transport.outputAddress)
-        try? socket?.send(Array("ENGINE_CORE_DEAD".utf8))
+        sendEngineDead()
         // vLLM's Python server ends by itself about a second after it learnt of it.
-        let patience: Duration = frontends.kind == .python ? .seconds(1) : .milliseconds(500)
+        wait(forFrontendsAtMost: frontends?.kind == .python ? .seconds(1) : .milliseconds(500))
+    }
+
+    private func wait(forFrontendsAtMost patience: Duration) {
+        guard let frontends else { return }
         waitForSentinels(frontends.processes, on: loop, until: .now + patience) {
             frontends.processes.contains { $0.isAlive }
         }
@@ -225,11 +233,26 @@ package final class Supervisor {
         let isInterrupted = { signals.stopRequests.count > signalsBefore }
         // Nobody will accept on our copy any more; with it closed, the port is refused as soon as the frontend is gone.
         listener?.close()
+        let courtesy = endStreamsOfForeignFrontend(signals: signals)
+        defer { loop.cancel(courtesy) }
         var killed = frontends?.shutdown(timeout: configuration.shutdownTimeout, isInterrupted: isInterrupted) ?? []
         enter("stopping")
         let remaining = configuration.shutdownTimeout - (ContinuousClock.now - begin)
         killed += engines?.shutdown(timeout: max(remaining, .seconds(5)), isInterrupted: isInterrupted) ?? []
         return killed
+    }
+
+    /// vLLM's Rust frontend cuts its open streams when its time to drain is over, without a last event; ours does not.
+    /// Telling it shortly before that the engine is gone makes it end them properly.
+    private func endStreamsOfForeignFrontend(signals: SignalSource) -> EventLoop.TimerID? {
+        guard signals.stopRequested, let kind = frontends?.kind, kind != .swift, kind != .python else { return nil }
+        let lead = Duration.milliseconds(200)
+        if configuration.shutdownTimeout > lead {
+            return loop.schedule(after: configuration.shutdownTimeout - lead) { [unowned self] in sendEngineDead() }
+        }
+        sendEngineDead()
+        wait(forFrontendsAtMost: lead)
+        return nil
     }
 
     private func fail(_ error: SupervisionError, signals: SignalSource) -> ExitCode {

@@ -17,7 +17,7 @@ package struct ServeCommand: ParsableCommand {
               vllm-engine                                       the embedded model on http://127.0.0.1:8000
               vllm-engine /models/Qwen3-0.6B --port 9000        a model folder of yours
               vllm-engine --frontend rust --frontend-binary /path/to/vllm-rs
-              vllm-engine mock --tokenizer /models/x -- --mock-itl-ms 20    scripted tokens instead of a model
+              vllm-engine mock --tokenizer /models/x --mock-itl-ms 20       scripted tokens instead of a model
 
             EXIT CODES
             \(exitCodeTable)
@@ -109,7 +109,14 @@ package struct ServeCommand: ParsableCommand {
         listen.add(to: &configuration.frontendArguments)
         engine.add(to: &configuration.frontendArguments)
         frontend.add(to: &configuration.frontendArguments)
-        configuration.frontendArguments["model_tag"] = .string(try frontendModel(model))
+        if model == "mock" {
+            // There is no model, but the frontend needs a tokenizer and a template from somewhere.
+            configuration.frontendArguments["model_tag"] = .string(
+                try frontend.tokenizer ?? Binaries.defaultModel(explicit: nil))
+            configuration.frontendArguments["tokenizer"] = nil
+        } else {
+            configuration.frontendArguments["model_tag"] = .string(model)
+        }
         configuration.frontendArguments["engine_ready_timeout_secs"] = .number(readyTimeout)
         configuration.frontendArguments["http_timeout_keep_alive"] = .number(
             try secondsFromEnvironment("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", default: 5))
@@ -132,13 +139,6 @@ package struct ServeCommand: ParsableCommand {
         case .python: FrontendContract(family: .v0_32)
         case .rust, .program: try Binaries.contract(of: program)
         }
-    }
-
-    /// A mock engine has no model, but the frontend needs a tokenizer and a template from somewhere.
-    private func frontendModel(_ model: String) throws -> String {
-        guard model == "mock" else { return model }
-        if let tokenizer = frontend.tokenizer { return tokenizer }
-        return try Binaries.defaultModel(explicit: nil)
     }
 
     private func isDirectory(_ path: String) -> Bool {

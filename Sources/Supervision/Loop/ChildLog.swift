@@ -77,7 +77,8 @@ package final class ChildLog {
 
     private func finishLine() {
         if pending.last == UInt8(ascii: "\r") { pending.removeLast() }
-        let text = String(decoding: pending, as: UTF8.self)
+        var text = String(decoding: pending, as: UTF8.self)
+        if !output.isTerminal { text = Self.withoutEscapes(text) }
         pending.removeAll(keepingCapacity: true)
         if lines.count < Self.rememberedLines {
             lines.append(text)

@@ -10,10 +10,13 @@ package final class LogOutput: Sendable {
     package static let standardError = LogOutput(descriptor: STDERR_FILENO)
 
     private let descriptor: Int32
+    /// Whether colours make sense.
+    package let isTerminal: Bool
     private let dropped = Mutex(0)
 
     package init(descriptor: Int32) {
         self.descriptor = descriptor
+        isTerminal = isatty(descriptor) == 1 && ProcessInfo.environmentVariable("NO_COLOR") == nil
     }
 
     /// Writes a line; the newline is added.

@@ -20,6 +20,7 @@ extension FrontendLaunch {
 package let pythonFrontendScript = """
     import argparse
     import json
+    import multiprocessing
     import os
     import socket
     import sys
@@ -75,6 +76,7 @@ package let pythonFrontendScript = """
         if getattr(args, "model_tag", None) is not None:
             args.model = args.model_tag
         validate_parsed_serve_args(args)
+        multiprocessing.current_process().name = "ApiServer"  # the name in its log lines
         run_api_server_worker_proc(
             launch.listen_address, socket.socket(fileno=launch.listen_fd), args, client_config={
                 "input_address": launch.input_address,
