@@ -146,7 +146,7 @@ void OutputEncoder::encode_request(MsgpackWriter& writer, const Request& request
 }
 
 void OutputEncoder::encode_stats(MsgpackWriter& writer, const SchedulerStats& stats) const {
-    writer.map(17);
+    writer.map(18);
     auto integer = [&](std::string_view key, int64_t value) {
         writer.string(key);
         writer.integer(value);
@@ -201,7 +201,7 @@ void OutputEncoder::encode_stats(MsgpackWriter& writer, const SchedulerStats& st
         writer.nil();
     }
     for (std::string_view absent : {"connector_prefix_cache_stats", "spec_decoding_stats", "kv_connector_stats",
-                                    "cudagraph_stats", "perf_stats"}) {
+                                    "ec_connector_stats", "cudagraph_stats", "perf_stats"}) {
         writer.string(absent);
         writer.nil();
     }
