@@ -123,6 +123,9 @@ extension TokenizerParts {
 
         let pieces = Self.pieces(vocabulary, isByteLevel: splitting.isByteLevel)
         let options = try Self.options(modelJSON, vocabulary, isByteLevel: splitting.isByteLevel)
+        if !splitting.isByteLevel, !options.ignoreMerges, Self.marksOnlyWordStarts(vocabulary.ids) {
+            preTokenizer.stages.append(.wordStarts(marker: Self.spaceMarker))
+        }
         let merges = try MergeTable.load(try modelJSON.member("merges"), ids: vocabulary.ids)
         model = BytePairModel(pieces: pieces, merges: merges, options: options)
         names = try vocabulary.names(normalizer)
@@ -141,6 +144,24 @@ extension TokenizerParts {
         let shrinkage = normalizer.map(\.maximumShrinkage) ?? 1
         maxBytesPerToken =
             isComplete && preTokenizer.keepsEverything ? shrinkage.map { longest * $0 } : nil
+    }
+
+    /// SentencePiece's character for a space.
+    private static let spaceMarker = Array("▁".utf8)
+
+    /// Whether the marker is a token, and never inside of another behind something else.
+    private static func marksOnlyWordStarts(_ ids: ByteStringTable) -> Bool {
+        guard spaceMarker.withUnsafeBufferPointer({ ids.id(of: $0) }) != nil else { return false }
+        return (0..<ids.count).allSatisfy { id in
+            let token = ids[id]
+            var index = 0
+            while token[index...].starts(with: spaceMarker) { index += spaceMarker.count }
+            while index < token.count {
+                if token[index...].starts(with: spaceMarker) { return false }
+                index += sequenceLength(token[index])
+            }
+            return true
+        }
     }
 
     private static func checkModel(_ json: TokenizerJSON) throws(TokenizerError) {

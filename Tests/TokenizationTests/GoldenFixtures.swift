@@ -7,7 +7,7 @@ import Tokenization
 struct GoldenTokenizer {
     static let names = [
         "gpt2", "gpt2-prefix", "llama3", "qwen2", "o200k", "tekken", "deepseek", "digits", "custom", "nfd", "llama2",
-        "mistral", "metaspace", "fuse-unknown", "gemma", "no-decoder", "tiny",
+        "mistral", "metaspace", "fuse-unknown", "gemma", "crossing", "no-decoder", "tiny",
     ]
 
     struct Encoding {
