@@ -89,7 +89,10 @@ let package = Package(
         .testTarget(name: "ChatTests", dependencies: ["Chat", "Jinja", "JSONBytes"], swiftSettings: settings),
         .testTarget(
             name: "OpenAIServerTests",
-            dependencies: ["OpenAIServer", "JSONBytes", "Metrics", nioEmbedded, nioHTTP1, nioPosix],
+            dependencies: [
+                "EngineClient", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics", "OpenAIServer", nioCore,
+                nioEmbedded, nioHTTP1, nioPosix, nioSSL,
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "SupervisionTests", dependencies: ["Supervision", "CProcessShims", "EngineProtocol", "ZeroMQ"],

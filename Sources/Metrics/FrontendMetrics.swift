@@ -12,6 +12,7 @@ package final class FrontendMetrics: Sendable {
     let http = HTTPMetrics()
     private let recorders = Mutex<[Recorder]>([])
     private let serverLoadCell = Atomic<Int>(0)
+    private let admissionRejectionCell = Atomic<UInt64>(0)
     let information = Mutex<EngineConfigurationInfo?>(nil)
     let maxModelLength = Atomic<Int>(131_072)
 
@@ -33,6 +34,10 @@ package final class FrontendMetrics: Sendable {
     /// Generation requests that are being answered (`/load`).
     package var serverLoad: Int { serverLoadCell.load(ordering: .relaxed) }
     package func changeServerLoad(by delta: Int) { serverLoadCell.wrappingAdd(delta, ordering: .relaxed) }
+
+    /// A request that was refused because too many are unfinished.
+    package func recordAdmissionRejection() { admissionRejectionCell.wrappingAdd(1, ordering: .relaxed) }
+    var admissionRejections: UInt64 { admissionRejectionCell.load(ordering: .relaxed) }
 
     /// Gauges of one engine, from its scheduler statistics. One thread (the engine client's) calls this.
     package func setScheduler(engine: Int, running: Int, waiting: Int, deferred: Int, kvCacheUsage: Double) {

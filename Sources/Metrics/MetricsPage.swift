@@ -40,6 +40,11 @@ private final class PageBuilder {
         httpFamilies(sizes: true)
         shared(tokenBounds: MetricBuckets.tokenCounts(upTo: metrics.maxModelLength.load(ordering: .relaxed)))
         configuration()
+        text.counter(
+            "vllm:admission_rejections", "Requests refused by a queue limit.",
+            [("max_num_queued_reqs", metrics.admissionRejections), ("max_num_queued_tokens", 0)].map {
+                ([("model_name", metrics.modelName), ("reason", $0.0)], $0.1)
+            })
         counterPerEngine("vllm:mm_cache_queries", "Multi-modal cache look-ups, in items.") { _ in 0 }
         counterPerEngine("vllm:mm_cache_hits", "Multi-modal cache hits, in items.") { _ in 0 }
         text.end()

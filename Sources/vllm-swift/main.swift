@@ -56,12 +56,12 @@ enum VLLMSwift {
     }
 
     private static func output(_ text: String) -> Int32 {
-        fputs(text, stdout)
+        TextOutput.write(text, to: STDOUT_FILENO)
         return 0
     }
 
     private static func fail(_ message: String, help: String) -> Int32 {
-        fputs("vllm-swift: error: \(message)\nSee `\(help)`.\n", stderr)
+        TextOutput.write("vllm-swift: error: \(message)\nSee `\(help)`.\n", to: STDERR_FILENO)
         return 2
     }
 }

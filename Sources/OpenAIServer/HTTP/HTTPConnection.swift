@@ -1,4 +1,6 @@
+import EngineClient
 import JSONBytes
+import Metrics
 import NIOCore
 import NIOHTTP1
 
@@ -64,7 +66,7 @@ final class HTTPConnection: ChannelDuplexHandler {
 
     private func activate(_ context: ChannelHandlerContext) {
         guard timer == nil, state == .idle else { return }
-        peer = context.remoteAddress.map(Self.describe) ?? "-"
+        peer = context.remoteAddress.map(\.shortDescription) ?? "-"
         loopState.add(self)
         startIdleTimer()
     }
@@ -210,6 +212,14 @@ final class HTTPConnection: ChannelDuplexHandler {
         if entry.options.contains(.work), service.context.life.phase != .serving {
             exchange.endCause = "shutdown"
             exchange.send(.serviceUnavailable("The server is shutting down."))
+            return true
+        }
+        if entry.options.contains(.work), let maximum = service.context.configuration.maxUnfinishedRequests,
+            service.context.engine.inFlight >= maximum
+        {
+            service.context.metrics.recordAdmissionRejection()
+            exchange.endCause = "shed"
+            exchange.send(.serviceUnavailable("The server has as many unfinished requests as it may have."))
             return true
         }
         let limit = service.limits.maxBodyBytes
@@ -452,15 +462,6 @@ final class HTTPConnection: ChannelDuplexHandler {
                 connection.isBroken = true
                 exchange.send(.requestTimeout("The request body did not arrive in time."))
             }
-        }
-    }
-
-    private static func describe(_ address: SocketAddress) -> String {
-        switch address {
-        case .v4, .v6:
-            let host = address.ipAddress ?? "?"
-            return "\(host.contains(":") ? "[\(host)]" : host):\(address.port ?? 0)"
-        case .unixDomainSocket: return "unix"
         }
     }
 }

@@ -94,10 +94,10 @@ extension ListenTarget {
             var kind: Int32 = 0
             var length = socklen_t(MemoryLayout<Int32>.size)
             guard getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &kind, &length) == 0 else {
-                throw ListenError("descriptor \(descriptor) is not a socket: \(String(cString: strerror(errno)))")
+                throw ServerSetupError("descriptor \(descriptor) is not a socket: \(String(cString: strerror(errno)))")
             }
             guard kind == Int32(SOCK_STREAM.rawValue) else {
-                throw ListenError("descriptor \(descriptor) is not a stream socket")
+                throw ServerSetupError("descriptor \(descriptor) is not a stream socket")
             }
             var storage = sockaddr_storage()
             length = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -105,19 +105,33 @@ extension ListenTarget {
                 pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(descriptor, $0, &length) }
             }
             guard result == 0 else {
-                throw ListenError("getsockname(\(descriptor)): \(String(cString: strerror(errno)))")
+                throw ServerSetupError("getsockname(\(descriptor)): \(String(cString: strerror(errno)))")
             }
             switch Int32(storage.ss_family) {
             case AF_INET, AF_INET6: return true
             case AF_UNIX: return false
-            default: throw ListenError("descriptor \(descriptor) has the unknown address family \(storage.ss_family)")
+            default:
+                throw ServerSetupError("descriptor \(descriptor) has the unknown address family \(storage.ss_family)")
             }
         }
     }
 }
 
 /// The listening socket cannot be used.
-package struct ListenError: Error, CustomStringConvertible, Sendable {
+package struct ServerSetupError: Error, CustomStringConvertible, Sendable {
     package let description: String
     init(_ description: String) { self.description = description }
+}
+
+extension SocketAddress {
+    /// `127.0.0.1:8000`, `[::1]:8000`, or the path of a unix socket (`unix` if it has none).
+    package var shortDescription: String {
+        switch self {
+        case .v4, .v6:
+            let host = ipAddress ?? "?"
+            return "\(host.contains(":") ? "[\(host)]" : host):\(port ?? 0)"
+        case .unixDomainSocket:
+            return pathname.flatMap { $0.isEmpty ? nil : $0 } ?? "unix"
+        }
+    }
 }

@@ -44,7 +44,7 @@ package final class HTTPService: Sendable {
         }
         guard !context.configuration.disableAccessLog else { return }
         let quiet = record.template.map { context.configuration.quietEndpoints.contains($0) } ?? false
-        if quiet, record.status < 400 { return }
+        if quiet { return }
         logger.info("\(record.line)")
     }
 }

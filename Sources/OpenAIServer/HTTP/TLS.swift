@@ -21,9 +21,10 @@ package struct TLSSettings: Sendable, Equatable {
 
     /// Reads all files; an unusable one is an error here and not at the first connection.
     package func makeContext() throws -> NIOSSLContext {
+        let chain = try Self.named("ssl_certfile", certificateFile) { try NIOSSLCertificate.fromPEMFile($0) }
+        let key = try Self.named("ssl_keyfile", keyFile) { try NIOSSLPrivateKey(file: $0, format: .pem) }
         var configuration = TLSConfiguration.makeServerConfiguration(
-            certificateChain: try NIOSSLCertificate.fromPEMFile(certificateFile).map { .certificate($0) },
-            privateKey: .privateKey(try NIOSSLPrivateKey(file: keyFile, format: .pem)))
+            certificateChain: chain.map { .certificate($0) }, privateKey: .privateKey(key))
         configuration.minimumTLSVersion = .tlsv12
         configuration.applicationProtocols = ["http/1.1"]
         if let authoritiesFile { configuration.trustRoots = .file(authoritiesFile) }
@@ -33,7 +34,20 @@ package struct TLSSettings: Sendable, Equatable {
         case .required: configuration.certificateVerification = .noHostnameVerification
         }
         if let ciphers { configuration.cipherSuites = ciphers }
-        return try NIOSSLContext(configuration: configuration)
+        do {
+            return try NIOSSLContext(configuration: configuration)
+        } catch {
+            throw ServerSetupError("TLS cannot be set up with these ssl_* arguments: \(error)")
+        }
+    }
+
+    private static func named<Value>(_ option: String, _ path: String, _ load: (String) throws -> Value) throws -> Value
+    {
+        do {
+            return try load(path)
+        } catch {
+            throw ServerSetupError("\(option): \(path) cannot be used: \(error)")
+        }
     }
 }
 

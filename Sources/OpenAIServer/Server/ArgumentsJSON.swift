@@ -154,7 +154,7 @@ package struct ArgumentsJSON {
         try reader.int("http_timeout_keep_alive", in: 0...86_400)
             .map { configuration.limits.keepAliveTimeout = .seconds(Int64($0)) }
         try reader.seconds("sse_keep_alive_interval").map { configuration.sseKeepAliveInterval = $0 }
-        configuration.maxQueuedRequests = try reader.int("max_num_queued_reqs", in: 0...1_000_000)
+        configuration.maxUnfinishedRequests = try reader.int("max_num_queued_reqs", in: 0...1_000_000)
     }
 
     private mutating func readTLS(_ reader: ArgumentReader) throws(UsageError) {

@@ -26,7 +26,7 @@ package struct FrontendLogHandler: LogHandler {
             level: event.level, message: "\(event.message)",
             metadata: metadata.merging(event.metadata ?? [:]) { $1 }, file: event.file, line: event.line,
             second: time(nil))
-        Self.write(line + "\n")
+        TextOutput.write(line + "\n", to: STDERR_FILENO)
     }
 
     package func line(
@@ -55,22 +55,6 @@ package struct FrontendLogHandler: LogHandler {
         return colored ? "\u{1B}[\(color)m\(name)\u{1B}[0m" : name
     }
 
-    /// One call per line, so that lines of several processes do not mix.
-    static func write(_ text: String) {
-        var text = text
-        text.withUTF8 { bytes in
-            var rest = UnsafeRawBufferPointer(bytes)
-            while !rest.isEmpty {
-                let count = Glibc.write(STDERR_FILENO, rest.baseAddress, rest.count)
-                if count < 0 {
-                    if errno == EINTR { continue }
-                    return
-                }
-                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
-            }
-        }
-    }
-
     /// `VLLM_LOGGING_LEVEL`; unknown names mean INFO.
     package static func level(named name: String?) -> Logger.Level {
         switch name?.uppercased() {
@@ -80,6 +64,26 @@ package struct FrontendLogHandler: LogHandler {
         case "ERROR": .error
         case "CRITICAL": .critical
         default: .info
+        }
+    }
+}
+
+/// Unbuffered text output; stdio's globals are not for concurrent Swift.
+package enum TextOutput {
+    /// One system call as a rule, so that lines of several processes do not mix. Errors are ignored: nobody is left to
+    /// tell.
+    package static func write(_ text: String, to descriptor: Int32) {
+        var text = text
+        text.withUTF8 { bytes in
+            var rest = UnsafeRawBufferPointer(bytes)
+            while !rest.isEmpty {
+                let count = Glibc.write(descriptor, rest.baseAddress, rest.count)
+                if count < 0 {
+                    if errno == EINTR { continue }
+                    return
+                }
+                rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+            }
         }
     }
 }

@@ -75,7 +75,8 @@ package struct FrontendProgram {
         let listener = try HTTPListener.start(
             on: .descriptor(commandLine.listenDescriptor), service: service, group: group, tls: tls)
         logger.info(
-            "listening on \(listener.localAddress.map { "\($0)" } ?? "an inherited socket") with \(loops) event loops")
+            "listening on \(listener.localAddress?.shortDescription ?? "an inherited socket") with \(loops) event loops"
+        )
 
         while true {
             switch events.next(milliseconds: nil) {
@@ -132,8 +133,8 @@ package struct FrontendProgram {
                 logger.info(
                     "engines are ready: \(information.engineCount) × vLLM \(information.vllmVersion), \(information.dtype), context \(information.maxModelLength), \(information.numGPUBlocks) KV blocks of \(information.blockSize)"
                 )
-            case .dead(let reason):
-                logger.error("engine is dead: \(reason)")
+            case .dead:
+                // The client has logged the reason.
                 if !wasReady.isSet { events.post(.startupFailed) }
             case .waitingForEngines: logger.info("waiting for engines")
             case .closed: break

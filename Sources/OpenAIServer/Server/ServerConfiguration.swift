@@ -52,12 +52,12 @@ package struct ServerConfiguration: Sendable {
     package var enableRequestIDHeaders = false
     package var enableServerLoadTracking = false
     package var disableAccessLog = false
-    package var quietEndpoints: [String] = ["/health", "/metrics", "/ping", "/load"]
+    package var quietEndpoints: [String] = ["/health", "/metrics", "/ping", "/load", "/version"]
     package var limits = HTTPLimits()
     /// Seconds between comment lines on silent streams; 0 = off.
     package var sseKeepAliveInterval = 0.0
-    /// Requests that may be in flight before new ones get 503 (`max_num_queued_reqs` plus running ones); nil = no limit.
-    package var maxQueuedRequests: Int?
+    /// `max_num_queued_reqs`: unfinished requests (waiting or running) after which new ones get 503; nil = no limit.
+    package var maxUnfinishedRequests: Int?
 
     // Life
     package var engineReadyTimeout = 600.0

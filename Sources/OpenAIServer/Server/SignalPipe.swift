@@ -20,7 +20,7 @@ package final class SignalPipe: Sendable {
 
     package init() throws {
         var ends: [Int32] = [-1, -1]
-        guard pipe(&ends) == 0 else { throw ListenError("pipe: \(String(cString: strerror(errno)))") }
+        guard pipe(&ends) == 0 else { throw ServerSetupError("pipe: \(String(cString: strerror(errno)))") }
         for end in ends {
             _ = fcntl(end, F_SETFD, FD_CLOEXEC)
             _ = fcntl(end, F_SETFL, O_NONBLOCK)
@@ -72,7 +72,7 @@ package final class SignalPipe: Sendable {
 enum DeathPipe {
     static func watch(_ descriptor: Int32) throws {
         guard fcntl(descriptor, F_GETFD) >= 0 else {
-            throw ListenError("VLLM_ENGINE_DEATH_FD=\(descriptor) is not an open descriptor")
+            throw ServerSetupError("VLLM_ENGINE_DEATH_FD=\(descriptor) is not an open descriptor")
         }
         _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
         var thread = pthread_t()
@@ -100,7 +100,7 @@ enum DeathPipe {
             }, argument)
         guard result == 0 else {
             argument.deallocate()
-            throw ListenError("pthread_create: \(String(cString: strerror(result)))")
+            throw ServerSetupError("pthread_create: \(String(cString: strerror(result)))")
         }
         pthread_detach(thread)
     }
