@@ -53,7 +53,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     func requestEnded() { inFlight -= 1 }
 
     /// Ends running requests: those with one of the ids, or all.
-    func abortRequests(ids: [String]) -> Int {
+    package func abortRequests(ids: [String]) -> Int {
         var count = 0
         for connection in openConnections where connection.abort(ids: ids) { count += 1 }
         return count
