@@ -27,6 +27,7 @@ EngineCore::EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& 
 
 void EngineCore::run() {
     for (;;) {
+        settle_pause();
         bool runnable = scheduler_.has_runnable() || final_stats_due_;
         double deadline = runnable ? executor_.next_step_time() : forever;
         if (final_stats_due_) deadline = 0;
@@ -36,7 +37,6 @@ void EngineCore::run() {
             if (monotonic_seconds() >= drain_deadline_) abort_all();
             if (scheduler_.empty()) return;
         }
-        settle_pause();
         bool due = executor_.next_step_time() <= monotonic_seconds();
         if (final_stats_due_ || (due && scheduler_.has_runnable())) step();
     }

@@ -64,8 +64,12 @@ std::string describe_next(MsgpackReader& reader) {
             return "nil";
         case MsgpackReader::Kind::boolean:
             return reader.boolean() ? "true" : "false";
-        case MsgpackReader::Kind::integer:
+        case MsgpackReader::Kind::integer: {
+            // 64-bit call ids do not fit a signed integer.
+            MsgpackReader copy = reader;
+            if (copy.skip()[0] == 0xcf) return std::to_string(reader.unsigned_integer());
             return std::to_string(reader.integer());
+        }
         case MsgpackReader::Kind::floating: {
             char text[40];
             std::snprintf(text, sizeof text, "%.17g.", reader.number());
