@@ -15,15 +15,22 @@ extension Normalizer {
         case "Strip":
             self = .strip(
                 left: try json.bool("strip_left", default: true), right: try json.bool("strip_right", default: true))
-        case "Prepend": self = .prepend(Array(try json.member("prepend").string().utf8))
+        case "Prepend": self = .prepend(try Self.insertion(json.member("prepend")))
         case "Replace": self = try Self.replacement(json)
         default: throw json.unsupported("normalizer \(type)")
         }
     }
 
+    /// Text that may be inserted many times: a long one would let a short prompt fill the memory.
+    private static func insertion(_ json: TokenizerJSON) throws(TokenizerError) -> [UInt8] {
+        let content = Array(try json.string().utf8)
+        guard content.count <= 256 else { throw json.unsupported("a text of \(content.count) bytes to insert") }
+        return content
+    }
+
     /// Reads `Replace`, which normalisers and decoders share.
     static func replacement(_ json: TokenizerJSON) throws(TokenizerError) -> Normalizer {
-        let content = Array(try json.member("content").string().utf8)
+        let content = try insertion(json.member("content"))
         let pattern = try json.member("pattern")
         if let literal = pattern["String"] {
             let old = Array(try literal.string().utf8)

@@ -146,6 +146,9 @@ extension TokenizerParts {
             isComplete && preTokenizer.keepsEverything ? shrinkage.map { longest * $0 } : nil
     }
 
+    /// Offsets into the texts of all tokens have 32 bits.
+    private static let maximumTextBytes = 1 << 30
+
     /// SentencePiece's character for a space.
     private static let spaceMarker = Array("▁".utf8)
 
@@ -241,6 +244,9 @@ extension TokenizerParts {
             }
             if text.withUnsafeBufferPointer({ isValidUTF8($0) }) { flags[id].insert(.valid) }
             texts.append(text, isFindable: false)
+            guard texts.bytes.count <= maximumTextBytes else {
+                throw TokenizerError(.malformed, "tokenizer.json: the decoder makes the vocabulary too long")
+            }
         }
         // A special token whose name was changed by the normaliser is not recognised as special, as in `tokenizers`.
         for token in added where token.isSpecial && names.added[token.id] == token.content {

@@ -9,6 +9,9 @@ struct VocabularyDraft {
     /// Position in `added` by content.
     private var positions: [[UInt8]: Int] = [:]
     private var lastAddedID = -1
+    private var addedBytes = 0
+    /// Matching needs a node per byte.
+    private static let maximumAddedBytes = 8 << 20
 
     init(_ json: TokenizerJSON) throws(TokenizerError) {
         let pairs = try json.object().pairs
@@ -36,6 +39,10 @@ struct VocabularyDraft {
     /// Adds a token as `tokenizers` does: one that the model knows keeps its id, others are numbered behind the model's.
     mutating func add(_ token: AddedToken) throws(TokenizerError) {
         guard !token.content.isEmpty else { return }
+        addedBytes += token.content.count
+        guard addedBytes <= Self.maximumAddedBytes else {
+            throw TokenizerError(.malformed, "tokenizer.json: the added tokens are too long")
+        }
         var token = token
         if let known = id(of: token.content) {
             token.id = known
