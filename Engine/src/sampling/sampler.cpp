@@ -27,51 +27,61 @@ bool more_likely(const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-// Keeps the k most likely candidates and whatever ties with the last of them.
-void cut_top_k(std::vector<Candidate>& candidates, int64_t k) {
-    if (k <= 0 || static_cast<size_t>(k) >= candidates.size()) return;
-    std::nth_element(candidates.begin(), candidates.begin() + (k - 1), candidates.end(), more_likely);
-    float threshold = candidates[static_cast<size_t>(k) - 1].logit;
-    std::erase_if(candidates, [&](const Candidate& c) { return c.logit < threshold; });
+// The least likely candidate that top_k keeps: the k-th, together with all that tie with it.
+Candidate top_k_boundary(std::vector<Candidate>& candidates, int64_t k) {
+    auto nth = candidates.begin() + (std::min<int64_t>(k, std::ssize(candidates)) - 1);
+    std::nth_element(candidates.begin(), nth, candidates.end(), more_likely);
+    return {nth->logit, std::numeric_limits<int32_t>::max()};
 }
 
-// Keeps the shortest run of most likely candidates whose probability reaches `top_p`, sorted from the most likely.
-void cut_top_p(std::vector<Candidate>& candidates, double top_p, float largest) {
-    double total = 0;
-    for (const Candidate& c : candidates) total += std::exp(c.logit - largest);
+// The least likely candidate of the shortest run of most likely ones whose probability reaches top_p. Bisects by
+// selection instead of sorting, so that a flat distribution over a large vocabulary costs no more than a peaked one.
+Candidate top_p_boundary(std::vector<Candidate>& candidates, double top_p, float largest) {
+    auto weight = [&](const Candidate& c) { return static_cast<double>(std::exp(c.logit - largest)); };
+    double wanted = 0;
+    for (const Candidate& c : candidates) wanted += weight(c);
+    wanted *= top_p;
+
+    // Everything before `low` is kept, everything from `high` on is not; usually few candidates decide.
+    constexpr ptrdiff_t first_guess = 256;
+    constexpr ptrdiff_t small_enough = 32;
+    auto low = candidates.begin();
+    auto high = candidates.end();
     double reached = 0;
-    size_t sorted = 0;
-    // Sorting is done in growing pieces: usually a few candidates hold nearly all of the probability.
-    for (size_t piece = 64; sorted < candidates.size(); piece *= 4) {
-        size_t end = std::min(candidates.size(), sorted + piece);
-        auto begin = candidates.begin() + static_cast<ptrdiff_t>(sorted);
-        std::partial_sort(begin, candidates.begin() + static_cast<ptrdiff_t>(end), candidates.end(), more_likely);
-        for (; sorted < end; ++sorted) {
-            reached += std::exp(candidates[sorted].logit - largest);
-            if (reached >= top_p * total) {
-                candidates.resize(sorted + 1);
-                return;
-            }
+    for (auto middle = low + std::min(first_guess, (high - low) / 2); high - low > small_enough;
+         middle = low + (high - low) / 2) {
+        std::nth_element(low, middle, high, more_likely);
+        double upper = 0;
+        for (auto c = low; c != middle; ++c) upper += weight(*c);
+        if (reached + upper >= wanted) {
+            high = middle;
+        } else {
+            reached += upper;
+            low = middle;
         }
     }
+    std::sort(low, high, more_likely);
+    for (auto c = low; c != high; ++c) {
+        reached += weight(*c);
+        if (reached >= wanted) return *c;
+    }
+    return high == candidates.begin() ? candidates.front() : *(high - 1);
 }
 
-// Inverse of the cumulative distribution. `weight(i)` is the unnormalized probability of entry i.
-template <class Weight>
-size_t pick(size_t count, double uniform, Weight weight) {
+// Inverse of the cumulative distribution of unnormalized probabilities.
+int32_t pick(std::span<const float> weights, double uniform) {
     double total = 0;
-    for (size_t i = 0; i < count; ++i) total += weight(i);
+    for (float weight : weights) total += weight;
     double target = uniform * total;
     double reached = 0;
-    size_t last_possible = 0;
-    for (size_t i = 0; i < count; ++i) {
-        double w = weight(i);
-        if (w <= 0) continue;
-        last_possible = i;
-        reached += w;
-        if (reached > target) return i;
+    int32_t last_possible = 0;
+    for (size_t i = 0; i < weights.size(); ++i) {
+        if (weights[i] <= 0) continue;
+        last_possible = static_cast<int32_t>(i);
+        reached += weights[i];
+        if (reached > target) break;  // else rounding has left a sliver above the last entry
     }
-    return last_possible;  // rounding left a sliver above the last entry
+    return last_possible;
 }
 
 }  // namespace
@@ -86,30 +96,30 @@ int32_t choose_token(std::span<float> logits, const SamplingParams& params, doub
     }
     if (largest == banned) return argmax(logits);
 
-    // min_p is relative to the most likely token, which is exp(0) here.
+    // min_p is relative to the most likely token.
     float floor = params.min_p > 0 ? largest + static_cast<float>(std::log(params.min_p)) : banned;
-    bool cuts = params.top_k > 0 || params.top_p < 1;
-    if (!cuts) {
-        thread_local std::vector<float> weights;
-        weights.resize(logits.size());
-        for (size_t i = 0; i < logits.size(); ++i) weights[i] = logits[i] < floor ? 0 : std::exp(logits[i] - largest);
-        return static_cast<int32_t>(pick(weights.size(), uniform, [&](size_t i) { return weights[i]; }));
+    Candidate boundary{floor, std::numeric_limits<int32_t>::max()};
+    if (params.top_k > 0 || params.top_p < 1) {
+        thread_local std::vector<Candidate> candidates;
+        candidates.clear();
+        for (int32_t id = 0; id < static_cast<int32_t>(logits.size()); ++id) {
+            if (logits[id] >= floor && logits[id] != banned) candidates.push_back({logits[id], id});
+        }
+        if (params.top_k > 0 && params.top_k < std::ssize(candidates)) {
+            boundary = top_k_boundary(candidates, params.top_k);
+            std::erase_if(candidates, [&](const Candidate& c) { return c.logit < boundary.logit; });
+        }
+        if (params.top_p < 1) boundary = top_p_boundary(candidates, params.top_p, largest);
     }
 
-    thread_local std::vector<Candidate> candidates;
-    candidates.clear();
-    for (int32_t id = 0; id < static_cast<int32_t>(logits.size()); ++id) {
-        if (logits[id] >= floor && logits[id] != banned) candidates.push_back({logits[id], id});
+    thread_local std::vector<float> weights;
+    weights.resize(logits.size());
+    for (size_t i = 0; i < logits.size(); ++i) {
+        bool kept =
+            logits[i] > boundary.logit || (logits[i] == boundary.logit && static_cast<int32_t>(i) <= boundary.id);
+        weights[i] = kept ? std::exp(logits[i] - largest) : 0;
     }
-    cut_top_k(candidates, params.top_k);
-    if (params.top_p < 1) {
-        cut_top_p(candidates, params.top_p, largest);
-    } else {
-        std::sort(candidates.begin(), candidates.end(), more_likely);
-    }
-    size_t index = pick(candidates.size(), uniform,
-                        [&](size_t i) { return std::exp(static_cast<double>(candidates[i].logit - largest)); });
-    return candidates[index].id;
+    return pick(weights, uniform);
 }
 
 void sample_token(std::span<float> logits, Request& request) {

@@ -13,9 +13,8 @@ namespace blas_engine {
 // requests.
 void sample_token(std::span<float> logits, Request& request);
 
-// The choice alone. Temperature, min_p, top_k and top_p act in this order, as in vLLM; `uniform` in [0, 1) picks
-// among what is left, walking the vocabulary from the most likely token if the set was cut by top_k or top_p and in id
-// order otherwise.
+// The choice alone. Temperature, min_p, top_k and top_p act in this order, as in vLLM; `uniform` in [0, 1) picks among
+// what is left, in the order of ids.
 int32_t choose_token(std::span<float> logits, const SamplingParams& params, double uniform);
 
 }  // namespace blas_engine

@@ -41,8 +41,8 @@ void normalize(SamplingParams& p) {
         p.temperature = min_temperature;
     }
     // Some frontends send float32, some float64; the same request must draw the same tokens from either.
-    for (double* value : {&p.temperature, &p.top_p, &p.min_p, &p.repetition_penalty, &p.presence_penalty,
-                          &p.frequency_penalty}) {
+    for (double* value :
+         {&p.temperature, &p.top_p, &p.min_p, &p.repetition_penalty, &p.presence_penalty, &p.frequency_penalty}) {
         *value = static_cast<float>(*value);
     }
     if (p.top_k == -1) p.top_k = 0;
