@@ -95,7 +95,8 @@ let package = Package(
             ],
             swiftSettings: settings),
         .testTarget(
-            name: "SupervisionTests", dependencies: ["Supervision", "CProcessShims", "EngineProtocol", "ZeroMQ"],
+            name: "SupervisionTests",
+            dependencies: ["Supervision", "EngineProtocol", "JSONBytes", "ZeroMQ", argumentParser, logging],
             swiftSettings: settings),
     ]
 )

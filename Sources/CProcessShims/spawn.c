@@ -38,33 +38,23 @@ void cps_close_from(int first) {
 
 // Sources and targets may overlap in any way (3 -> 4 and 4 -> 3), so every source is first copied above all targets:
 //
-//   wanted   3 -> 4, 4 -> 3          copies  3 -> 10, 4 -> 11          then  10 -> 4, 11 -> 3, close everything >= 5
+//   wanted   3 -> 4, 4 -> 3     copies  3 -> 10, 4 -> 11     report pipe -> 5     10 -> 4, 11 -> 3     close 6 and up
 static int build_descriptor_table(const struct cps_spawn_options* options, int* report_fd, int* scratch) {
-    int above = 2;
+    int above = 3;  // the first number after all targets: there goes the report pipe
     for (size_t i = 0; i < options->descriptor_count; i++)
-        if (options->descriptors[i].target > above) above = options->descriptors[i].target;
-    above++;
+        if (options->descriptors[i].target >= above) above = options->descriptors[i].target + 1;
     for (size_t i = 0; i < options->descriptor_count; i++) {
-        scratch[i] = fcntl(options->descriptors[i].source, F_DUPFD_CLOEXEC, above);
+        scratch[i] = fcntl(options->descriptors[i].source, F_DUPFD_CLOEXEC, above + 1);
         if (scratch[i] < 0) return errno;
     }
-    int report = fcntl(*report_fd, F_DUPFD_CLOEXEC, above);
-    if (report < 0) return errno;
-    *report_fd = report;
+    if (*report_fd != above) {
+        if (dup3(*report_fd, above, O_CLOEXEC) < 0) return errno;
+        *report_fd = above;
+    }
     for (int fd = 0; fd < above; fd++) close(fd);
     for (size_t i = 0; i < options->descriptor_count; i++)
         if (dup2(scratch[i], options->descriptors[i].target) < 0) return errno;
-    for (size_t i = 0; i < options->descriptor_count; i++) close(scratch[i]);
-    // The report pipe moves to the first free number above the targets, and everything after it is closed.
-    int low = fcntl(report, F_DUPFD_CLOEXEC, above);
-    if (low < 0) return errno;
-    *report_fd = low < report ? low : report;
-    if (low < report) {
-        cps_close_from(low + 1);
-    } else {
-        for (int fd = above; fd < report; fd++) close(fd);
-        cps_close_from(report + 1);
-    }
+    cps_close_from(above + 1);
     return 0;
 }
 

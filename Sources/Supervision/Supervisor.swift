@@ -242,10 +242,11 @@ package final class Supervisor {
         return killed
     }
 
-    /// vLLM's Rust frontend cuts its open streams when its time to drain is over, without a last event; ours does not.
-    /// Telling it shortly before that the engine is gone makes it end them properly.
+    /// When the time to drain is over, vLLM's Rust frontend cuts its open streams without a last event, and its Python
+    /// server waits for them for ever; ours ends them. Telling those shortly before that the engine is gone makes them
+    /// end their streams properly.
     private func endStreamsOfForeignFrontend(signals: SignalSource) -> EventLoop.TimerID? {
-        guard signals.stopRequested, let kind = frontends?.kind, kind != .swift, kind != .python else { return nil }
+        guard signals.stopRequested, let kind = frontends?.kind, kind != .swift else { return nil }
         let lead = Duration.milliseconds(200)
         if configuration.shutdownTimeout > lead {
             return loop.schedule(after: configuration.shutdownTimeout - lead) { [unowned self] in sendEngineDead() }

@@ -2,7 +2,10 @@ import ArgumentParser
 
 /// What the engine is told. The frontend gets those that vLLM hands to it as well.
 package struct EngineOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("Longest prompt plus answer in tokens (4k = 4000, 4K = 4096).", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp(
+            "Longest prompt plus answer in tokens (4k = 4000, 4K = 4096); -1 or auto: what fits.", valueName: "n"))
     package var maxModelLen: HumanInteger?
 
     @Option(help: ArgumentHelp("Most requests in one step.", valueName: "n"))
@@ -32,7 +35,9 @@ package struct EngineOptions: ParsableArguments {
     @Option(help: "Order of requests.")
     package var schedulingPolicy: SchedulingPolicy?
 
-    @Option(help: ArgumentHelp("Seed of requests that bring none.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Seed of requests that bring none.", valueName: "n"))
     package var seed: Int?
 
     @Flag(help: "Make-up of every step in the engine's statistics.")
@@ -41,6 +46,7 @@ package struct EngineOptions: ParsableArguments {
     package init() {}
 
     package mutating func validate() throws {
+        if maxModelLen?.value == -1 { maxModelLen = nil }
         for (name, value) in [
             ("--max-num-seqs", maxNumSeqs), ("--block-size", blockSize), ("--threads", threads),
             ("--num-gpu-blocks-override", numGpuBlocksOverride), ("--max-model-len", maxModelLen?.value),

@@ -62,7 +62,9 @@ package struct FrontendOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Role of the answers.", valueName: "name"))
     package var responseRole: String?
 
-    @Option(help: ArgumentHelp("Most logprobs a request may ask for; -1 = no limit.", valueName: "n"))
+    @Option(
+        parsing: .unconditional,
+        help: ArgumentHelp("Most logprobs a request may ask for; -1 = no limit.", valueName: "n"))
     package var maxLogprobs: Int?
 
     @Option(help: ArgumentHelp("Tokens per chunk of a stream.", valueName: "n"))

@@ -11,7 +11,7 @@ package struct JSONOption: ExpressibleByArgument, Sendable {
     }
 }
 
-/// A count as vLLM lets one write it: `4096`, `4k` = 4000, `4K` = 4096, likewise m/M and g/G.
+/// A count as vLLM lets one write it: `4096`, `4k` = 4000, `4K` = 4096, likewise m/M and g/G; `auto` is -1.
 package struct HumanInteger: ExpressibleByArgument, Sendable {
     package let value: Int
 
@@ -20,7 +20,7 @@ package struct HumanInteger: ExpressibleByArgument, Sendable {
             "k": 1000, "m": 1_000_000, "g": 1_000_000_000, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30,
         ]
         guard let last = argument.last, let factor = factors[last] else {
-            guard let value = Int(argument) else { return nil }
+            guard let value = argument == "auto" ? -1 : Int(argument) else { return nil }
             self.value = value
             return
         }

@@ -68,6 +68,9 @@ package final class OrphanGuard {
         return total
     }
 
+    /// What the kernel does when this process is killed: the reaper and the children see the end of the pipe.
+    package func dropLifeline() { lifeline.close() }
+
     /// The orderly end: nothing is left, so the reaper has nothing to do. Idempotent.
     package func finish() {
         killSurvivors()

@@ -14,11 +14,11 @@ package struct RuntimeDirectory {
 
     /// Chooses the place without creating anything: the first base directory that is writable and short enough for
     /// unix socket paths.
-    package static func plan() throws -> RuntimeDirectory {
+    package static func plan(in bases: [String] = standardBases()) throws -> RuntimeDirectory {
         let pid = getpid()
         let name = "\(prefix)\(pid)-\(ProcessInfo.startTime(of: pid) ?? 0)"
         var problems: [String] = []
-        for base in bases() {
+        for base in bases {
             let path = "\(base)/\(name)"
             if access(base, W_OK | X_OK) != 0 {
                 problems.append("\(base): \(describeErrno(errno))")
@@ -34,7 +34,7 @@ package struct RuntimeDirectory {
     }
 
     /// `VLLM_RPC_BASE_PATH` as in vLLM, then the user's runtime directory, then /tmp.
-    private static func bases() -> [String] {
+    package static func standardBases() -> [String] {
         ["VLLM_RPC_BASE_PATH", "XDG_RUNTIME_DIR"].compactMap { ProcessInfo.environmentVariable($0) } + ["/tmp"]
     }
 
@@ -70,17 +70,17 @@ package struct RuntimeDirectory {
 
     /// Removes directories whose owners are dead. Returns their paths.
     @discardableResult
-    package static func sweepStale() -> [String] {
+    package static func sweepStale(in bases: [String] = standardBases()) -> [String] {
         var removed: [String] = []
-        for (path, owner) in others() where !owner.isAlive {
+        for (path, owner) in others(in: bases) where !owner.isAlive {
             if cps_remove_directory(path) == 0 { removed.append(path) }
         }
         return removed
     }
 
     /// The supervisor that has this port bound, also when nobody listens yet.
-    static func ownerOfPort(_ port: UInt16) -> pid_t? {
-        others().first { path, owner in
+    package static func ownerOfPort(_ port: UInt16, in bases: [String] = standardBases()) -> pid_t? {
+        others(in: bases).first { path, owner in
             owner.isAlive && ProcessInfo.readFile("\(path)/\(addressFile)")?.hasSuffix(":\(port)") == true
         }?.owner.pid
     }
@@ -100,8 +100,8 @@ package struct RuntimeDirectory {
         return Owner(pid: pid, startTime: start)
     }
 
-    private static func others() -> [(path: String, owner: Owner)] {
-        bases().flatMap { base in
+    private static func others(in bases: [String]) -> [(path: String, owner: Owner)] {
+        bases.flatMap { base in
             ProcessInfo.directoryEntries(base).compactMap { name in
                 guard let owner = owner(fromName: name) else { return nil }
                 let path = "\(base)/\(name)"
