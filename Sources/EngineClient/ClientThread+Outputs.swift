@@ -41,8 +41,14 @@ extension ClientThread {
             engines[engine].update(stats)
             statsObserver?(view.engineIndex, stats)
         }
-        var reader = view.outputs
-        for _ in 0..<view.outputCount { handleOutput(&reader, timestamp: view.timestamp) }
+        registry.decodeOutputs(of: view, outputReader, frames, engines: &engines, broken: &brokenOutputs)
+        for broken in brokenOutputs {
+            if let slot = broken.slot, let request = registry.find(slot) {
+                failAndAbort(request, .requestFailed(reason: "the engine sent a malformed output: \(broken.error)"))
+            }
+            logMalformed("malformed output from an engine", broken.error, affected: broken.slot == nil ? 0 : 1)
+        }
+        brokenOutputs.removeAll(keepingCapacity: true)
         if let finished = view.finishedRequests { handleFinished(finished) }
         if let utility = view.utilityOutput, !utilities.receive(utility) {
             logger.debug("answer to an unknown utility call", metadata: ["call_id": "\(utility.callID)"])
@@ -52,29 +58,6 @@ extension ClientThread {
     private func isSentinel(_ payload: UnsafeRawBufferPointer) -> Bool {
         payload.count == engineCoreDeadSentinel.utf8CodeUnitCount
             && memcmp(payload.baseAddress!, engineCoreDeadSentinel.utf8Start, payload.count) == 0
-    }
-
-    /// Decodes one output and puts it into the batch of its inbox. The framing was checked: it can always be skipped.
-    private func handleOutput(_ reader: inout MessagePackReader, timestamp: Double) {
-        let start = reader.offset
-        do throws(MessagePackError) {
-            var output = EngineCoreOutput()
-            let id = try outputReader.decode(&reader, frames: frames, into: &output)
-            // Ids of aborted requests come for a while, and of a former process after a restart.
-            guard let slot = registry.find(wireID: id) else { return }
-            output.requestID = registry.wireID(of: slot)
-            if output.finishReason == nil {
-                registry.enqueue(.output(output, timestamp: timestamp), for: slot)
-            } else {
-                finish(slot, .output(output, timestamp: timestamp))
-            }
-        } catch {
-            reader.seek(to: start)
-            let slot = EngineCoreOutputReader.requestID(at: reader).flatMap { registry.find(wireID: $0) }
-            if let slot { failAndAbort(slot, .requestFailed(reason: "the engine sent a malformed output: \(error)")) }
-            logMalformed("malformed output from an engine", error, affected: slot == nil ? 0 : 1)
-            if (try? reader.skip()) == nil { reader.seek(to: reader.count) }
-        }
     }
 
     /// Ids that the engine is done with. Most are gone already; one without a last output would wait for ever.
@@ -102,5 +85,46 @@ extension ClientThread {
             }
         }
         logMalformed("malformed message from an engine", error, affected: affected)
+    }
+}
+
+/// An output that could not be decoded, and whose it was if that much can be read.
+struct BrokenOutput {
+    let slot: RequestHandle?
+    let error: MessagePackError
+}
+
+extension RequestRegistry {
+    /// Decodes the outputs of a message and puts each into the batch of its inbox.
+    ///
+    /// The token path: it works on one `inout` registry, because every access through the thread object would be checked
+    /// for exclusivity at run time.
+    mutating func decodeOutputs(
+        of view: EngineCoreOutputsView, _ decoder: EngineCoreOutputReader, _ frames: ZMQFrames,
+        engines: inout EngineTable, broken: inout [BrokenOutput]
+    ) {
+        var reader = view.outputs
+        for _ in 0..<view.outputCount {
+            let start = reader.offset
+            do throws(MessagePackError) {
+                var output = EngineCoreOutput()
+                let id = try decoder.decode(&reader, frames: frames, into: &output)
+                // Ids of aborted requests come for a while, and of a former process after a restart.
+                guard let slot = find(wireID: id) else { continue }
+                output.requestID = wireID(of: slot)
+                let isLast = output.finishReason != nil
+                enqueue(.output(output, timestamp: view.timestamp), for: slot)
+                if isLast {
+                    engines[engine(of: slot)].inFlight -= 1
+                    remove(slot)
+                }
+            } catch {
+                reader.seek(to: start)
+                let slot = EngineCoreOutputReader.requestID(at: reader).flatMap { find(wireID: $0) }
+                broken.append(BrokenOutput(slot: slot.map { handle(of: $0) }, error: error))
+                // The view has checked the framing, so this cannot fail.
+                try? reader.skip()
+            }
+        }
     }
 }

@@ -44,6 +44,8 @@ final class ClientThread {
     private var commands: [Command] = []
     /// Encoded request, reused.
     var scratch: [UInt8] = []
+    /// Reused.
+    var brokenOutputs: [BrokenOutput] = []
     private var malformedMessages = 0
 
     init(configuration: EngineClientConfiguration, sockets: ClientSockets, shared: ClientShared, logger: Logger) {

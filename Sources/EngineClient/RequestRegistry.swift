@@ -24,6 +24,7 @@ struct RequestRegistry {
     private var slots: [Slot] = []
     private var inboxes: [Inbox] = []
     private var inboxIndexes: [ObjectIdentifier: Int] = [:]
+    private var freeInboxes: [Int] = []
     /// Inboxes with something to deliver.
     private var touched: [Int] = []
     private(set) var count = 0
@@ -82,6 +83,9 @@ struct RequestRegistry {
             ?? text.utf8.elementsEqual(bytes)
     }
 
+    func handle(of slot: Int) -> RequestHandle {
+        RequestHandle(slot: UInt32(slot), generation: slots[slot].generation)
+    }
     func engine(of slot: Int) -> Int { slots[slot].engine }
     func wireID(of slot: Int) -> String { slots[slot].wireID }
 
@@ -136,7 +140,7 @@ struct RequestRegistry {
         }
         let entry = Inbox(inbox: inbox, requests: 1)
         let index: Int
-        if let free = inboxes.firstIndex(where: { $0.inbox == nil }) {
+        if let free = freeInboxes.popLast() {
             inboxes[free] = entry
             index = free
         } else {
@@ -152,5 +156,6 @@ struct RequestRegistry {
         guard inboxes[index].batch.isEmpty, let inbox = inboxes[index].inbox else { return }
         inboxIndexes[ObjectIdentifier(inbox)] = nil
         inboxes[index] = Inbox()
+        freeInboxes.append(index)
     }
 }

@@ -77,8 +77,12 @@ package struct EngineCoreOutputReader {
             for _ in 0..<tokenCount { ids.append(try reader.readInteger(Int32.self)) }
             output.tokens = TokenIDs(ids)
         }
-        for position in 2..<count {
-            if try reader.skipNil() { continue }
+        var next = 2
+        while true {
+            next += reader.skipNils(limit: count - next)
+            if next == count { break }
+            let position = next
+            next += 1
             // Positions after 8 are those of 0.28 and later here.
             switch position >= 9 && !family.hasECTransferParams ? position + 1 : position {
             case 2: output.newLogprobs = try LogprobRows(decoding: &reader, frames: frames)

@@ -280,16 +280,44 @@ package struct MessagePackReader {
     package mutating func skip(_ values: Int = 1) throws(MessagePackError) {
         let start = position
         var pending = values
-        do throws(MessagePackError) {
-            while pending > 0 {
-                pending += try skipOne() - 1
+        while pending > 0 {
+            guard position < count else { throw truncated(start) }
+            let byte = base.load(fromByteOffset: position, as: UInt8.self)
+            pending &-= 1
+            // Positional structs are mostly nils, small integers and short texts: no calls for those.
+            switch byte {
+            case 0x00...0x7f, 0xe0...0xff, 0xc0, 0xc2, 0xc3: position &+= 1
+            case 0xa0...0xbf:
+                position &+= 1 &+ Int(byte & 0x1f)
+                guard position <= count else { throw truncated(start) }
+            default:
+                do throws(MessagePackError) {
+                    pending += try skipOne()
+                } catch {
+                    position = start
+                    throw error
+                }
                 // Every value needs a byte: this also keeps the counter far from overflowing.
-                guard pending <= remaining else { throw MessagePackError(.truncated, offset: position) }
+                guard pending <= remaining else { throw truncated(start) }
             }
-        } catch {
-            position = start
-            throw error
         }
+    }
+
+    /// The error of a skip that began at `start`, where the cursor goes back to.
+    private mutating func truncated(_ start: Int) -> MessagePackError {
+        let error = MessagePackError(.truncated, offset: position)
+        position = start
+        return error
+    }
+
+    /// Passes over nils.
+    /// - Returns: how many there were, at most `limit`.
+    @inlinable
+    package mutating func skipNils(limit: Int) -> Int {
+        let end = Swift.min(count, position &+ limit)
+        let start = position
+        while position < end, base.load(fromByteOffset: position, as: UInt8.self) == 0xc0 { position &+= 1 }
+        return position &- start
     }
 
     /// Passes over one value without its elements.

@@ -203,24 +203,14 @@ import ZeroMQ
         _ = try await bench.client.waitUntilReady()
         let running = bench.add("running")
         let id = try await engine.nextAdd().requestID
-        async let closed: Void = bench.client.shutdown(drainTimeout: .seconds(30))
-        // Refusals begin when the thread has seen the shutdown, which a refused request proves.
-        while true {
-            let late = bench.add("late")
-            let last: RequestEvent?
-            if bench.client.inFlight > 1 {
-                bench.client.abort(late.handle)
-                last = nil
-            } else {
-                last = await late.receiver.finish().last
-            }
-            if last?.failure == .shuttingDown { break }
-            await Task.yield()
-        }
+        let (closed, continuation) = AsyncStream.makeStream(of: Void.self)
+        bench.client.shutdown(drainTimeout: .seconds(30)) { continuation.finish() }
+        #expect(await bench.add("late").receiver.finish().last?.failure == .shuttingDown)
+        #expect(bench.client.state.isReady)
         engine.send(id, [1])
         engine.send(id, [2], finish: .stop)
         #expect(await running.receiver.finish().tokens == [1, 2])
-        await closed
+        for await _ in closed {}
         #expect(bench.client.state == .closed)
         await engine.stop()
     }

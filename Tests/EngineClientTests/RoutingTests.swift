@@ -195,6 +195,8 @@ import ZeroMQ
             address.withLock { $0 = endpoint }
             configuration.coordinatorAddress = endpoint
         }
+        // A missing message is a failure, not a test that never ends.
+        try coordinator.setReceiveTimeout(milliseconds: 20_000)
         try coordinator.bind(address.withLock { $0 })
         let engine = try bench.engine(family: family)
         _ = try await bench.client.waitUntilReady()
