@@ -27,7 +27,7 @@ std::vector<float> decode_floats(const std::string& base64) {
         if (++count % 4 != 1) bytes.push_back(static_cast<unsigned char>(bits >> (6 - 2 * ((count - 1) % 4))));
     }
     std::vector<float> out(bytes.size() / 4);
-    std::memcpy(out.data(), bytes.data(), out.size() * 4);
+    if (!out.empty()) std::memcpy(out.data(), bytes.data(), out.size() * 4);
     return out;
 }
 
