@@ -91,7 +91,7 @@ let package = Package(
             name: "OpenAIServerTests",
             dependencies: [
                 "EngineClient", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics", "OpenAIServer", nioCore,
-                nioEmbedded, nioHTTP1, nioPosix, nioSSL,
+                nioEmbedded, nioHTTP1, nioPosix, nioSSL, logging,
             ],
             swiftSettings: settings),
         .testTarget(

@@ -57,6 +57,21 @@ package final class FrontendMetrics: Sendable {
 
     package func recordHTTP(_ sample: HTTPSample) { http.record(sample) }
 
+    /// The sums over all engines that a status line shows.
+    package func totals() -> MetricTotals {
+        var totals = MetricTotals()
+        for engine in 0..<engineCount {
+            totals.promptTokens += counter(.promptTokens, engine: engine)
+            totals.generationTokens += counter(.generationTokens, engine: engine)
+            totals.prefixQueries += counter(.prefixQueries, engine: engine)
+            totals.prefixHits += counter(.prefixHits, engine: engine)
+            totals.running += gauge(.running, engine: engine)
+            totals.waiting += gauge(.waitingForCapacity, engine: engine) + gauge(.waitingDeferred, engine: engine)
+            totals.kvCacheUsage = max(totals.kvCacheUsage, gauge(.kvCacheUsage, engine: engine))
+        }
+        return totals
+    }
+
     func counter(_ counter: EngineCounter, engine: Int) -> UInt64 {
         recorders.withLock { $0.reduce(0) { $0 &+ $1.counter(counter, engine: engine) } }
     }
@@ -71,6 +86,18 @@ package final class FrontendMetrics: Sendable {
     func gauge(_ gauge: EngineGauge, engine: Int) -> Double {
         gauges.double(at: engine * EngineGauge.allCases.count + gauge.rawValue)
     }
+}
+
+/// Counters and gauges at one moment. Tokens, requests; the cache usage is that of the fullest engine, 0...1.
+package struct MetricTotals: Sendable, Equatable {
+    package var promptTokens: UInt64 = 0
+    package var generationTokens: UInt64 = 0
+    package var prefixQueries: UInt64 = 0
+    package var prefixHits: UInt64 = 0
+    package var running = 0.0
+    package var waiting = 0.0
+    package var kvCacheUsage = 0.0
+    package init() {}
 }
 
 /// Engine facts that metrics pages show.

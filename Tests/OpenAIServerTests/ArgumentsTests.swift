@@ -1,4 +1,5 @@
 import JSONBytes
+import Logging
 import NIOCore
 import OpenAIServer
 import Testing
@@ -224,3 +225,26 @@ import Testing
 }
 
 struct Unexpected: Error {}
+
+@Suite struct LogTests {
+    @Test func linesHaveTheShapeOfVLLM() {
+        let handler = FrontendLogHandler(level: .info, useColors: false)
+        let line = handler.line(
+            level: .warning, message: "engine is slow", metadata: ["b": "2", "a": "1"], file: "Module/File.swift",
+            line: 12, second: 0)
+        let parts = line.split(separator: " ").map(String.init)
+        #expect(parts[0] == "(SwiftFrontend")
+        #expect(parts[1].hasPrefix("pid="))
+        #expect(parts[2] == "WARNING")
+        #expect(["01-01", "12-31"].contains(parts[3]))
+        #expect(parts[4].count == 8)
+        #expect(parts[5...].joined(separator: " ") == "[File.swift:12] engine is slow a=1 b=2")
+    }
+
+    @Test func levelsHavePythonNames() {
+        #expect(FrontendLogHandler.level(named: "debug") == .debug)
+        #expect(FrontendLogHandler.level(named: "WARNING") == .warning)
+        #expect(FrontendLogHandler.level(named: nil) == .info)
+        #expect(FrontendLogHandler.level(named: "nonsense") == .info)
+    }
+}

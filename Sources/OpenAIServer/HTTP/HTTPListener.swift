@@ -30,6 +30,11 @@ package final class HTTPListener: Sendable {
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: backlog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(AcceptPause(logger: service.logger))
+                }
+            }
             .childChannelOption(.maxMessagesPerRead, value: 4)
             // Unix sockets have no such option and would refuse it.
             .childChannelOptions(tcp: isTCP)

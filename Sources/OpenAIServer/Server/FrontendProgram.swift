@@ -78,8 +78,10 @@ package struct FrontendProgram {
             "listening on \(listener.localAddress?.shortDescription ?? "an inherited socket") with \(loops) event loops"
         )
 
+        var status = StatusLine()
+        let interval = configuration.disableLogStats ? nil : environment.statusInterval
         while true {
-            switch events.next(milliseconds: nil) {
+            switch events.next(milliseconds: interval.map { Int32($0 * 1000) }) {
             case .stop:
                 shutDown(context, listener, engine, events)
                 return 0
@@ -87,7 +89,9 @@ package struct FrontendProgram {
                 guard case .dead(let reason) = engine.state else { continue }
                 logger.error("engine start-up failed: \(reason)")
                 return 1
-            case .wakeUp, nil: continue
+            case .wakeUp: continue
+            case nil:
+                if let line = status.next(metrics.totals(), seconds: interval ?? 0) { logger.info("\(line)") }
             }
         }
     }

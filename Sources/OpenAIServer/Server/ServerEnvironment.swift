@@ -5,6 +5,8 @@ package struct ServerEnvironment: Sendable {
     package var logLevel: String?
     package var deathDescriptor: Int32?
     package var eventLoopCount: Int?
+    /// `VLLM_LOG_STATS_INTERVAL` in seconds.
+    package var statusInterval = 10.0
     private var apiKey: String?
     private var maxBodyBytes: Int?
     private var keepAliveSeconds: Int?
@@ -17,6 +19,12 @@ package struct ServerEnvironment: Sendable {
         logLevel = variables["VLLM_LOGGING_LEVEL"]
         deathDescriptor = try Self.int(variables, "VLLM_ENGINE_DEATH_FD", in: 0...1_000_000).map { Int32($0) }
         eventLoopCount = try Self.int(variables, "VLLM_SWIFT_EVENT_LOOPS", in: 1...1024)
+        if let text = variables["VLLM_LOG_STATS_INTERVAL"], !text.isEmpty {
+            guard let seconds = Double(text), seconds >= 0.1, seconds <= 86_400 else {
+                throw UsageError("environment variable VLLM_LOG_STATS_INTERVAL must be 0.1 to 86400 seconds")
+            }
+            statusInterval = seconds
+        }
         apiKey = variables["VLLM_API_KEY"].flatMap { $0.isEmpty ? nil : $0 }
         maxBodyBytes = try Self.int(variables, "VLLM_HTTP_MAX_REQUEST_BODY_SIZE", in: 0...(1 << 40))
         keepAliveSeconds = try Self.int(variables, "VLLM_HTTP_TIMEOUT_KEEP_ALIVE", in: 0...86_400)
