@@ -19,7 +19,7 @@ void check(const char* config, int max_position, int expected_max, float magnitu
 TEST(Rope, DynamicScalesTheBaseToTheConfiguredLength) {
     check(
         R"({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}})",
-        512, 512, 1f,
+        512, 512, 1.0f,
         {1.0f, 0.473954976f, 0.224633351f, 0.1064661f, 0.0504601374f, 0.0239158347f, 0.0113350293f, 0.00537229376f,
          0.00254622544f, 0.00120679627f, 0.000571967161f, 0.000271086697f, 0.00012848289f, 6.08951123e-05f,
          2.88615411e-05f, 1.36790723e-05f});
@@ -46,7 +46,7 @@ TEST(Rope, YarnWithoutTruncationAndWithItsOwnMagnitude) {
 TEST(Rope, Llama3KeepsHighFrequencies) {
     check(
         R"({"rope_theta": 500000.0, "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})",
-        131072, 131072, 1f,
+        131072, 131072, 1.0f,
         {1.0f, 0.440366626f, 0.193922758f, 0.0853971019f, 0.0376060307f, 0.0165604409f, 0.00729266508f, 0.00321144611f,
          0.000524846022f, 7.78465546e-05f, 3.42810235e-05f, 1.50962178e-05f, 6.64786967e-06f, 2.92749974e-06f,
          1.28917316e-06f, 5.6770881e-07f});
