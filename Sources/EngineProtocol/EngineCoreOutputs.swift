@@ -21,6 +21,8 @@ package struct EngineCoreOutput: Sendable {
     package var requestID: String = ""
     package var tokens = TokenIDs()
     package var finishReason: FinishReason?
+    /// Not on the wire: the rank of the engine that sent it, from the surrounding message.
+    package var engineIndex = 0
     private var rare: Rare?
 
     package init() {}

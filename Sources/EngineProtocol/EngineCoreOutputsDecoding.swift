@@ -70,11 +70,11 @@ package struct EngineCoreOutputReader {
         let id = try reader.readStringBytes()
         let tokenCount = try reader.readArrayHeader()
         if tokenCount == 1 {
-            output.tokens = TokenIDs(try reader.readInteger(Int32.self))
+            output.tokens = TokenIDs(try reader.readInt32())
         } else if tokenCount > 1 {
             var ids: [Int32] = []
             ids.reserveCapacity(min(tokenCount, 64))
-            for _ in 0..<tokenCount { ids.append(try reader.readInteger(Int32.self)) }
+            for _ in 0..<tokenCount { ids.append(try reader.readInt32()) }
             output.tokens = TokenIDs(ids)
         }
         var next = 2

@@ -61,7 +61,7 @@ extension EngineCoreRequest {
         }
         let id = try reader.readString()
         let prompt = try reader.readOptional { r throws(MessagePackError) in
-            try r.readArray { r throws(MessagePackError) in try r.readInteger(Int32.self) }
+            try r.readArray { r throws(MessagePackError) in try r.readInt32() }
         }
         try reader.skip()
         let params = try reader.readOptional { r throws(MessagePackError) in try SamplingParams(decoding: &r) }

@@ -94,13 +94,13 @@ extension SamplingParams {
             case "logprobs": logprobs = try reader.readInt()
             case "prompt_logprobs": promptLogprobs = try reader.readInt()
             case "logprob_token_ids": logprobTokenIDs = try reader.readTokenIDs()
-            case "_eos_token_id": eosTokenID = try reader.readInteger(Int32.self)
+            case "_eos_token_id": eosTokenID = try reader.readInt32()
             case "_all_stop_token_ids": allStopTokenIDs = try reader.readTokenIDs()
             case "structured_outputs": structuredOutputs = try StructuredOutputs(decoding: &reader)
             case "logit_bias":
                 var biases: [(Int32, Double)] = []
                 for _ in 0..<(try reader.readMapHeader()) {
-                    biases.append((try reader.readInteger(Int32.self), try reader.readDouble()))
+                    biases.append((try reader.readInt32(), try reader.readDouble()))
                 }
                 logitBias = biases
             case "allowed_token_ids": allowedTokenIDs = try reader.readTokenIDs()
@@ -193,6 +193,6 @@ struct MapWriter {
 
 extension MessagePackReader {
     mutating func readTokenIDs() throws(MessagePackError) -> [Int32] {
-        try readArray { r throws(MessagePackError) in try r.readInteger(Int32.self) }
+        try readArray { r throws(MessagePackError) in try r.readInt32() }
     }
 }

@@ -158,10 +158,11 @@ package struct MessagePackReader {
         return UInt64(bitPattern: Int64(try readInt()))
     }
 
+    /// Not generic over the width: the unspecialised form was the slowest part of reading a token.
     @inlinable
-    package mutating func readInteger<T: FixedWidthInteger>(_ type: T.Type) throws(MessagePackError) -> T {
+    package mutating func readInt32() throws(MessagePackError) -> Int32 {
         let start = position
-        guard let value = T(exactly: try readInt()) else {
+        guard let value = Int32(exactly: try readInt()) else {
             position = start
             throw MessagePackError(.outOfRange, offset: start)
         }

@@ -39,7 +39,7 @@ import Testing
         #expect(try MessagePackReader.read(bytes) { r throws(MessagePackError) in try r.readInt() } == 5)
         #expect(try MessagePackReader.read(bytes) { r throws(MessagePackError) in try r.readDouble() } == 5)
         #expect(try MessagePackReader.read(bytes) { r throws(MessagePackError) in try r.readBits64() } == 5)
-        #expect(try MessagePackReader.read(bytes) { r throws(MessagePackError) in try r.readInteger(UInt8.self) } == 5)
+        #expect(try MessagePackReader.read(bytes) { r throws(MessagePackError) in try r.readInt32() } == 5)
         #expect(throws: MessagePackError.self) {
             try MessagePackReader.read(bytes) { r throws(MessagePackError) in try r.readString() }
         }
@@ -54,7 +54,7 @@ import Testing
         #expect(try MessagePackReader.read(big) { r throws(MessagePackError) in try r.readBits64() } == .max)
         #expect(try MessagePackValue(decoding: big) == .unsigned(.max))
         #expect(throws: MessagePackError.self) {
-            try MessagePackReader.read(hex("cd0100")) { r throws(MessagePackError) in try r.readInteger(Int8.self) }
+            try MessagePackReader.read(hex("ce80000000")) { r throws(MessagePackError) in try r.readInt32() }
         }
     }
 
