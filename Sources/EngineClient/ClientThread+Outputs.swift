@@ -112,6 +112,7 @@ extension RequestRegistry {
                 // Ids of aborted requests come for a while, and of a former process after a restart.
                 guard let slot = find(wireID: id) else { continue }
                 output.requestID = wireID(of: slot)
+                output.engineIndex = view.engineIndex
                 let isLast = output.finishReason != nil
                 enqueue(.output(output, timestamp: view.timestamp), for: slot)
                 if isLast {

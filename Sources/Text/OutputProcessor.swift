@@ -41,7 +41,7 @@ package struct OutputProcessor: Sendable {
     /// Appends the text that `output` adds. Outputs behind the end are ignored.
     package mutating func process(_ output: EngineCoreOutput, into text: inout [UInt8]) -> OutputProcessorResult {
         guard !isFinished else { return OutputProcessorResult(finish: nil, mustAbortEngine: false, tokenCount: 0) }
-        let ids = output.newTokenIDs
+        let ids = output.tokens
         // The token that stopped the engine comes last; its text is not part of the answer.
         let visible = output.finishReason == .stop && !options.includesStop ? max(0, ids.count - 1) : ids.count
         for index in 0..<visible {

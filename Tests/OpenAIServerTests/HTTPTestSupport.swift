@@ -86,6 +86,7 @@ final class WireConnection {
 
     init(
         configure: (inout ServerConfiguration) -> Void = { _ in }, engine: ScriptedEngine = ScriptedEngine(),
+        connection: (any EngineConnection)? = nil,
         routes: (inout Router, ServerContext) -> Void = { router, _ in TestRoutes.install(&router) }
     ) throws {
         var configuration = ServerConfiguration(modelTag: "models/tiny", servedModelNames: ["tiny", "tiny-alias"])
@@ -94,7 +95,7 @@ final class WireConnection {
         channel = EmbeddedChannel()
         self.engine = engine
         context = ServerContext(
-            configuration: configuration, engine: engine,
+            configuration: configuration, engine: connection ?? engine,
             metrics: FrontendMetrics(modelName: "tiny", startTime: 1), group: channel.embeddedEventLoop, startTime: 1)
         var router = Router()
         routes(&router, context)

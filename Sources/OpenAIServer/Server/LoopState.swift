@@ -32,7 +32,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
         var tokens = 0
         for delivery in batch {
             if case .output(let output, _) = delivery.event {
-                tokens += output.newTokenIDs.count
+                tokens += output.tokens.count
                 if let prefill = output.prefillStats { tokens += prefill.numPromptTokens }
             }
             delivery.receiver.receive(delivery.event)

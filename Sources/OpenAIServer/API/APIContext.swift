@@ -1,0 +1,156 @@
+import EngineClient
+import EngineProtocol
+import JSONBytes
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Text
+
+/// What the API handlers share: the server around them, the model, and the flags that shape answers.
+struct APIContext: Sendable {
+    let server: ServerContext
+    let model: ServedModel
+    let limits: APILimits
+    let chat: ChatSettings
+    let showPromptTokensDetails: Bool
+    let forceIncludeUsage: Bool
+    /// `system_fingerprint` of every answer; nil = null.
+    let fingerprint: String?
+    /// Prompts longer than this many bytes are tokenised outside the event loop.
+    static let inlineTokenizationLimit = 16 * 1024
+    /// Where long prompts are rendered and tokenised.
+    let pool: NIOThreadPool
+
+    var rules: SamplingRules { SamplingRules(limits: limits, model: model) }
+
+    /// The engine's view of the context length; an error while no engine is there.
+    func maxModelLength() throws(APIError) -> Int {
+        switch server.engine.state {
+        case .ready(let information): return information.maxModelLength
+        case .waitingForEngines: throw .serviceUnavailable("The engine is still starting.")
+        case .dead(let reason): throw APIError(.engineDead(reason: reason))
+        case .closed: throw APIError(.shuttingDown)
+        }
+    }
+
+    func promptPreparation() throws(APIError) -> PromptPreparation {
+        PromptPreparation(model: model, maxModelLength: try maxModelLength())
+    }
+
+    /// Any served name is accepted; none, null and "" mean the first.
+    func checkModel(_ name: String?) throws(APIError) {
+        guard let name, !name.isEmpty, !model.names.contains(name) else { return }
+        throw .notFound(
+            "The model `\(name.prefix(256))` does not exist. Valid aliases: \(model.names.joined(separator: ", ")).",
+            param: "model")
+    }
+
+    /// The id of an answer: `X-Request-Id` wins over the body's `request_id`, else a random one.
+    func identity(prefix: String, sampling: SamplingFields, request: HTTPRequest) -> ResponseIdentity {
+        let base: String
+        if let header = request.headers.first(name: "x-request-id"), !header.isEmpty {
+            base = header
+        } else if let given = sampling.requestID, !given.isEmpty {
+            base = String(given.prefix(256))
+        } else {
+            base = RandomID.hex(16)
+        }
+        return ResponseIdentity(id: prefix + base, created: WallClock.seconds(), model: model.names[0])
+    }
+
+    /// Runs `work` here when it is small, else on the pool; then `next` on the event loop. Errors become the response.
+    func offload<Value: Sendable>(
+        size: Int, response: any ResponseWriter, _ work: @escaping @Sendable () throws(APIError) -> Value,
+        then next: @escaping (Value) throws(APIError) -> Void
+    ) {
+        if size <= Self.inlineTokenizationLimit {
+            do throws(APIError) {
+                try next(try work())
+            } catch {
+                response.send(error)
+            }
+            return
+        }
+        var gone = false
+        response.onDisconnect = { gone = true }
+        let loop = response.eventLoop
+        pool.runIfActive(eventLoop: loop) { () -> Result<Value, APIError> in
+            do throws(APIError) {
+                return .success(try work())
+            } catch {
+                return .failure(error)
+            }
+        }.assumeIsolated().whenComplete { outcome in
+            guard !gone else { return }
+            do throws(APIError) {
+                switch outcome {
+                case .success(let result): try next(try result.get())
+                case .failure: throw .serviceUnavailable("The server is shutting down.")
+                }
+            } catch {
+                response.send(error)
+            }
+        }
+    }
+
+    // MARK: - Lowering
+
+    struct Batch {
+        var sequences: [GeneratedSequence]
+        var requests: [EngineCoreRequest]
+    }
+
+    /// One engine request per sequence: `n` for every prompt, choice index = prompt × n + k.
+    /// - Parameter maxTokens: nil = the rest of the context.
+    func lower(
+        _ sampling: SamplingFields, prompts: [PreparedPrompt], maxTokens: Int?, logprobs: Int?,
+        identity: ResponseIdentity, request: HTTPRequest
+    ) throws(APIError) -> Batch {
+        let context = try maxModelLength()
+        if let maxTokens, maxTokens < 1 {
+            throw .badRequest("max_tokens must be at least 1, got \(maxTokens).", param: "max_tokens", value: maxTokens)
+        }
+        guard prompts.count.multipliedReportingOverflow(by: max(1, sampling.n)).partialValue <= limits.maximumSequences
+        else { throw .badRequest("n times the number of prompts must be at most \(limits.maximumSequences).") }
+        let rank = try dataParallelRank(request)
+        let session = sampling.sessionID ?? request.headers.first(name: "x-session-id")
+        var batch = Batch(sequences: [], requests: [])
+        let arrival = WallClock.now()
+        let stop = StopStrings(sampling.stop)
+        for (promptIndex, prompt) in prompts.enumerated() {
+            let room = context - prompt.tokenIDs.count
+            var limit = min(maxTokens ?? room, room)
+            if let cap = model.generationDefaults.maxTokens, maxTokens == nil { limit = min(limit, cap) }
+            let params = try rules.lower(sampling, maxTokens: limit, logprobs: logprobs)
+            for k in 0..<sampling.n {
+                let choice = promptIndex * sampling.n + k
+                var sequenceParams = params
+                if sampling.n > 1, let seed = params.seed { sequenceParams.seed = seed &+ Int64(k) }
+                var id = identity.id
+                if prompts.count > 1 || id.hasPrefix("cmpl-") { id += "-\(promptIndex)" }
+                if sampling.n > 1 { id = "\(k)_" + id }
+                var engineRequest = EngineCoreRequest(
+                    requestID: id, promptTokenIDs: prompt.tokenIDs, samplingParams: sequenceParams,
+                    arrivalTime: arrival)
+                engineRequest.cacheSalt = sampling.cacheSalt
+                engineRequest.priority = sampling.priority
+                engineRequest.sessionID = session
+                engineRequest.dataParallelRank = rank
+                batch.requests.append(engineRequest)
+                batch.sequences.append(
+                    GeneratedSequence(
+                        promptIndex: promptIndex, choiceIndex: choice,
+                        processor: model.outputProcessor(sampling, stop: stop, prompt: prompt)))
+            }
+        }
+        return batch
+    }
+
+    private func dataParallelRank(_ request: HTTPRequest) throws(APIError) -> Int? {
+        guard let header = request.headers.first(name: "x-data-parallel-rank") else { return nil }
+        guard let rank = Int(header), rank >= 0 else {
+            throw .badRequest("X-data-parallel-rank must be a non-negative integer.")
+        }
+        return rank
+    }
+}

@@ -1,0 +1,70 @@
+import Chat
+import EngineProtocol
+import JSONBytes
+import NIOCore
+import Text
+
+/// `POST /v1/chat/completions`.
+struct ChatHandler: RouteHandler {
+    let api: APIContext
+
+    func handle(_ request: HTTPRequest, _ response: any ResponseWriter) {
+        do throws(APIError) {
+            let body = try RequestBody.object(request)
+            let chat = try ChatRequest(body, limits: api.limits, settings: api.chat)
+            let logprobs = chat.logprobs ? chat.topLogprobs : nil
+            try api.rules.checkFields(chat.sampling, logprobs: logprobs)
+            try api.rules.checkStopStrings(chat.sampling.stop)
+            try api.checkModel(chat.sampling.model)
+            let preparation = try api.promptPreparation()
+            let model = api.model
+            let rendering = chat.rendering
+            let addSpecialTokens = chat.addSpecialTokens
+            let truncation = chat.sampling.truncation
+            api.offload(size: request.body.readableBytes, response: response) { () throws(APIError) -> PreparedPrompt in
+                let text = try model.render(rendering)
+                return try preparation.prepare(text: text, addSpecialTokens: addSpecialTokens, truncation: truncation)
+            } then: { prompt throws(APIError) in
+                try start(chat, prompt, logprobs: logprobs, request, response)
+            }
+        } catch {
+            response.send(error)
+        }
+    }
+
+    private func start(
+        _ chat: ChatRequest, _ prompt: PreparedPrompt, logprobs: Int?, _ request: HTTPRequest,
+        _ response: any ResponseWriter
+    ) throws(APIError) {
+        let sampling = chat.sampling
+        let identity = api.identity(prefix: "chatcmpl-", sampling: sampling, request: request)
+        let batch = try api.lower(
+            sampling, prompts: [prompt], maxTokens: chat.maxTokens, logprobs: logprobs, identity: identity,
+            request: request)
+        var namedToolChoice = false
+        if case .function = chat.toolChoice { namedToolChoice = true }
+        let view = ChatView(
+            identity: identity, role: api.chat.responseRole,
+            echoText: chat.echo ? chat.rendering.lastAssistantText : nil,
+            topLogprobs: logprobs, returnTokenIDs: sampling.returnTokenIDs, includeReasoning: chat.includeReasoning,
+            parallelToolCalls: chat.parallelToolCalls, namedToolChoice: namedToolChoice,
+            countsReasoning: api.model.parsers.hasReasoning,
+            writer: LogprobsWriter(
+                model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs),
+            prompt: prompt, returnPromptText: chat.returnPromptText,
+            includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
+            continuousUsage: (sampling.streamOptions?.includeUsage ?? false)
+                && (sampling.streamOptions?.continuousUsageStats ?? false))
+        let parsers = batch.sequences.map { _ in
+            api.model.parsers.makeParser(parseTools: chat.toolChoice != .none, prompt: prompt.text)
+        }
+        let formatter: any GenerationFormatter =
+            sampling.stream
+            ? ChatStreamFormatter(view: view, parsers: parsers)
+            : ChatWholeFormatter(view: view, parsers: parsers)
+        let job = GenerationJob(
+            api: api, response: response, sequences: batch.sequences, promptTokens: prompt.tokenIDs.count,
+            formatter: formatter)
+        job.start(batch.requests)
+    }
+}

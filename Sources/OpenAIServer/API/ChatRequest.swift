@@ -1,0 +1,136 @@
+import Chat
+import EngineProtocol
+import JSONBytes
+
+/// Body of `POST /v1/chat/completions` (vLLM: `ChatCompletionRequest`).
+struct ChatRequest {
+    enum ToolChoice: Equatable {
+        case none, auto, required
+        case function(String)
+    }
+
+    var sampling: SamplingFields
+    /// nil = the rest of the context.
+    var maxTokens: Int?
+    var logprobs: Bool
+    var topLogprobs: Int
+    var toolChoice: ToolChoice
+    var parallelToolCalls: Bool
+    var includeReasoning: Bool
+    var echo: Bool
+    var addSpecialTokens: Bool
+    var returnPromptText: Bool
+    /// What the chat template sees.
+    var rendering: ChatRendering
+
+    init(_ body: JSONObject, limits: APILimits, settings: ChatSettings) throws(APIError) {
+        var reader = FieldReader(body)
+        sampling = SamplingFields(&reader, limits: limits)
+        let maxCompletionTokens = reader.int("max_completion_tokens")
+        maxTokens = reader.int("max_tokens")
+        if let maxCompletionTokens { maxTokens = maxCompletionTokens }
+        logprobs = reader.bool("logprobs") ?? false
+        topLogprobs = reader.int("top_logprobs") ?? 0
+        let topLogprobsGiven = topLogprobs != 0
+        parallelToolCalls = reader.bool("parallel_tool_calls") ?? true
+        includeReasoning = reader.bool("include_reasoning") ?? true
+        echo = reader.bool("echo") ?? false
+        returnPromptText = reader.bool("return_prompt_text") ?? false
+        let beamSearch = reader.bool("use_beam_search") ?? false
+        rendering = ChatRendering(&reader)
+        addSpecialTokens = reader.bool("add_special_tokens") ?? false
+        let (tools, toolsGiven) = Self.readTools(&reader)
+        rendering.tools = tools
+        toolChoice = Self.readToolChoice(&reader, hasTools: !tools.isEmpty)
+        try reader.finish()
+
+        try StructuredOutputsFields.validate(body)
+        if topLogprobsGiven, !logprobs {
+            throw .badRequest("when using `top_logprobs`, `logprobs` must be set to true.", param: "top_logprobs")
+        }
+        if topLogprobs < -1 {
+            throw .badRequest(
+                "`top_logprobs` must be a positive value or -1.", param: "top_logprobs", value: topLogprobs)
+        }
+        if toolsGiven, tools.isEmpty {
+            throw .badRequest("`tools` must not be an empty list. Omit it or give at least one tool.", param: "tools")
+        }
+        if tools.isEmpty, toolChoice != .none, toolChoice != .auto || body["tool_choice"]?.stringValue == "auto" {
+            throw .badRequest("When using `tool_choice`, `tools` must be set.", param: "tool_choice")
+        }
+        if case .function(let name) = toolChoice, !tools.contains(where: { $0.name == name }) {
+            throw .badRequest("The function `\(name)` of `tool_choice` is not among `tools`.", param: "tool_choice")
+        }
+        if tools.isEmpty { toolChoice = .none }
+        if toolChoice == .auto, !tools.isEmpty, !settings.autoToolChoice {
+            throw .badRequest(
+                "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set")
+        }
+        if beamSearch { throw .badRequest("Beam search is not supported.", param: "use_beam_search") }
+        for field in ["mm_processor_kwargs", "media_io_kwargs"] where body[field].map({ !$0.isNull }) ?? false {
+            throw .badRequest(
+                "Per-request \(field) are disabled: this server runs text-only models.", param: field)
+        }
+        try rendering.check(settings)
+        if echo, sampling.promptLogprobs == nil, !sampling.stream { sampling.promptLogprobs = topLogprobs }
+        if settings.excludeToolsWhenToolChoiceNone, toolChoice == .none { rendering.tools = [] }
+        if !tools.isEmpty, let constraint = ToolConstraint.constraint(for: toolChoice, tools: tools) {
+            sampling.structuredOutputs = constraint
+        }
+    }
+
+    static func readTools(_ reader: inout FieldReader) -> (tools: [ToolDefinition], given: Bool) {
+        guard let elements = reader.array("tools") else { return ([], false) }
+        var tools: [ToolDefinition] = []
+        for (index, element) in elements.enumerated() {
+            guard let object = element.objectValue else {
+                reader.report("tools.\(index)", "Input should be a valid dictionary")
+                continue
+            }
+            var nested = FieldReader(object, path: "body.tools.\(index)")
+            if let type = nested.string("type"), type != "function" {
+                nested.report("type", "Input should be 'function'")
+            }
+            if let function = nested.object("function") {
+                var functionReader = FieldReader(function, path: "body.tools.\(index).function")
+                let name = functionReader.string("name")
+                if name == nil, functionReader.issues.isEmpty { functionReader.report("name", "Field required") }
+                let parameters = functionReader.object("parameters")
+                nested.absorb(functionReader)
+                if let name {
+                    tools.append(ToolDefinition(name: name, parameters: parameters, definition: object))
+                }
+            } else if nested.issues.isEmpty {
+                nested.report("function", "Field required")
+            }
+            reader.absorb(nested)
+        }
+        return (tools, true)
+    }
+
+    private static func readToolChoice(_ reader: inout FieldReader, hasTools: Bool) -> ToolChoice {
+        guard let value = reader.value("tool_choice") else { return hasTools ? .auto : .none }
+        switch value {
+        case .string("none"): return .none
+        case .string("auto"): return .auto
+        case .string("required"): return .required
+        case .object(let object):
+            if object["type"]?.stringValue == "function", let name = object["function"]?["name"]?.stringValue {
+                return .function(name)
+            }
+        default: break
+        }
+        reader.report(
+            "tool_choice", "Input should be 'none', 'auto', 'required' or a named function of type 'function'")
+        return .none
+    }
+}
+
+/// One tool of a request, as given.
+struct ToolDefinition: Equatable {
+    var name: String
+    /// JSON schema of the arguments.
+    var parameters: JSONObject?
+    /// The whole element of `tools`, as the chat template sees it.
+    var definition: JSONObject
+}

@@ -1,0 +1,104 @@
+import JSONBytes
+
+/// Body of `POST /v1/completions` (vLLM: `CompletionRequest`).
+struct CompletionRequest {
+    enum Prompt: Equatable {
+        case text(String)
+        case tokens([Int32])
+    }
+
+    var prompts: [Prompt]
+    var sampling: SamplingFields
+    var maxTokens: Int
+    var logprobs: Int?
+    var echo: Bool
+    var addSpecialTokens: Bool
+
+    init(_ body: JSONObject, limits: APILimits) throws(APIError) {
+        var reader = FieldReader(body)
+        sampling = SamplingFields(&reader, limits: limits)
+        prompts = Self.readPrompts(&reader, limits: limits)
+        maxTokens = reader.int("max_tokens") ?? 16
+        logprobs = reader.int("logprobs")
+        echo = reader.bool("echo") ?? false
+        addSpecialTokens = reader.bool("add_special_tokens") ?? true
+        let beamSearch = reader.bool("use_beam_search") ?? false
+        let suffix = reader.string("suffix")
+        try reader.finish()
+
+        try StructuredOutputsFields.validate(body)
+        if let embeds = body["prompt_embeds"], !embeds.isNull {
+            throw .badRequest(
+                "You must set `--enable-prompt-embeds` to input `prompt_embeds`.", param: "prompt_embeds")
+        }
+        guard !prompts.isEmpty, !prompts.contains(.text("")), !prompts.contains(.tokens([])) else {
+            throw .badRequest("Either prompt or prompt_embeds must be provided and non-empty.", param: "prompt")
+        }
+        guard prompts.count <= limits.maximumPrompts else {
+            throw .badRequest(
+                "At most \(limits.maximumPrompts) prompts are allowed in one request, got \(prompts.count).",
+                param: "prompt")
+        }
+        if suffix != nil {
+            throw .badRequest("suffix is only supported for models with FIM completion rendering", param: "suffix")
+        }
+        if beamSearch { throw .badRequest("Beam search is not supported.", param: "use_beam_search") }
+        if echo, sampling.promptLogprobs == nil { sampling.promptLogprobs = logprobs }
+    }
+
+    /// A string, a list of token ids, a list of strings or a list of lists of token ids.
+    private static func readPrompts(_ reader: inout FieldReader, limits: APILimits) -> [Prompt] {
+        guard let value = reader.value("prompt") else { return [] }
+        switch value {
+        case .string(let text): return [.text(text)]
+        case .array(let elements):
+            guard let first = elements.first else { return [] }
+            switch first {
+            case .string:
+                var prompts: [Prompt] = []
+                for (index, element) in elements.enumerated() {
+                    guard let text = element.stringValue else {
+                        // The Python server reports a mixed list at its first element.
+                        reader.report("prompt.0", "Input should be a list of strings; element \(index) is not a string")
+                        return []
+                    }
+                    prompts.append(.text(text))
+                }
+                return prompts
+            case .array:
+                var prompts: [Prompt] = []
+                for (index, element) in elements.enumerated() {
+                    guard let ids = element.arrayValue else {
+                        reader.report("prompt.\(index)", "Input should be a valid list")
+                        return []
+                    }
+                    guard let tokens = readTokens(ids, path: "prompt.\(index)", &reader) else { return [] }
+                    prompts.append(.tokens(tokens))
+                }
+                return prompts
+            default:
+                return readTokens(elements, path: "prompt", &reader).map { [.tokens($0)] } ?? []
+            }
+        default:
+            reader.report("prompt", "Input should be a valid string or a list")
+            return []
+        }
+    }
+
+    private static func readTokens(_ elements: [JSONValue], path: String, _ reader: inout FieldReader) -> [Int32]? {
+        var tokens: [Int32] = []
+        tokens.reserveCapacity(elements.count)
+        for (index, element) in elements.enumerated() {
+            guard let id = FieldReader.int(element) else {
+                reader.report("\(path).\(index)", "Input should be a valid integer")
+                return nil
+            }
+            guard id >= 0 else {
+                reader.report("\(path).\(index)", "Input should be greater than or equal to 0")
+                return nil
+            }
+            tokens.append(Int32(clamping: id))
+        }
+        return tokens
+    }
+}

@@ -1,0 +1,81 @@
+import EngineProtocol
+import JSONBytes
+import NIOCore
+import Text
+
+/// `POST /v1/completions`.
+struct CompletionsHandler: RouteHandler {
+    let api: APIContext
+
+    func handle(_ request: HTTPRequest, _ response: any ResponseWriter) {
+        do throws(APIError) {
+            let body = try RequestBody.object(request)
+            let completion = try CompletionRequest(body, limits: api.limits)
+            try api.rules.checkFields(completion.sampling, logprobs: completion.logprobs)
+            try api.rules.checkStopStrings(completion.sampling.stop)
+            try api.checkModel(completion.sampling.model)
+            let preparation = try api.promptPreparation()
+            let size = completion.prompts.reduce(0) { sum, prompt in
+                if case .text(let text) = prompt { sum + text.utf8.count } else { sum }
+            }
+            api.offload(size: size, response: response) { () throws(APIError) -> [PreparedPrompt] in
+                try Self.prepare(completion, preparation)
+            } then: { prompts throws(APIError) in
+                try start(completion, prompts, request, response)
+            }
+        } catch {
+            response.send(error)
+        }
+    }
+
+    private static func prepare(_ request: CompletionRequest, _ preparation: PromptPreparation) throws(APIError)
+        -> [PreparedPrompt]
+    {
+        var prepared: [PreparedPrompt] = []
+        prepared.reserveCapacity(request.prompts.count)
+        let truncation = request.sampling.truncation
+        for prompt in request.prompts {
+            switch prompt {
+            case .text(let text):
+                prepared.append(
+                    try preparation.prepare(
+                        text: text, addSpecialTokens: request.addSpecialTokens, truncation: truncation))
+            case .tokens(let ids):
+                prepared.append(
+                    try preparation.prepare(tokenIDs: ids, needsText: request.echo, truncation: truncation))
+            }
+        }
+        return prepared
+    }
+
+    private func start(
+        _ completion: CompletionRequest, _ prompts: [PreparedPrompt], _ request: HTTPRequest,
+        _ response: any ResponseWriter
+    ) throws(APIError) {
+        let sampling = completion.sampling
+        let echoOnly = completion.echo && completion.maxTokens == 0
+        var maxTokens = completion.maxTokens
+        if echoOnly { maxTokens = 1 }
+        let identity = api.identity(prefix: "cmpl-", sampling: sampling, request: request)
+        let view = CompletionView(
+            identity: identity, echo: completion.echo, echoOnly: echoOnly, logprobs: completion.logprobs,
+            returnTokenIDs: sampling.returnTokenIDs,
+            writer: LogprobsWriter(
+                model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs),
+            prompts: prompts, includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
+            continuousUsage: (sampling.streamOptions?.includeUsage ?? false)
+                && (sampling.streamOptions?.continuousUsageStats ?? false))
+        let batch = try api.lower(
+            sampling, prompts: prompts, maxTokens: maxTokens, logprobs: completion.logprobs,
+            identity: identity, request: request)
+        let count = batch.sequences.count
+        let formatter: any GenerationFormatter =
+            sampling.stream
+            ? CompletionStreamFormatter(view: view, sequences: count)
+            : CompletionWholeFormatter(view: view, sequences: count)
+        let job = GenerationJob(
+            api: api, response: response, sequences: batch.sequences,
+            promptTokens: prompts.reduce(0) { $0 + $1.tokenIDs.count }, formatter: formatter)
+        job.start(batch.requests)
+    }
+}

@@ -1,0 +1,34 @@
+import EngineClient
+import EngineProtocol
+import NIOHTTP1
+
+extension APIError {
+    /// A failure of the engine client as an answer (vLLM: `EngineDeadError`, `EngineGenerateError`).
+    init(_ failure: EngineFailure) {
+        switch failure {
+        case .engineDead:
+            self = .internalError("The engine has died; the server had an error while processing your request.")
+        case .requestFailed(let reason): self = .internalError(reason)
+        case .shuttingDown: self = .serviceUnavailable("The server is shutting down.")
+        }
+    }
+
+    /// An output with the finish reason `error`; newer engines say why.
+    init(engineError: EngineRequestError?) {
+        guard let engineError else {
+            self = .internalError("Internal server error")
+            return
+        }
+        if engineError.code == "validation_error" {
+            self = .badRequest(engineError.message)
+        } else if engineError.retryable {
+            self = .serviceUnavailable(engineError.message)
+        } else {
+            self = .internalError("Internal server error")
+        }
+    }
+
+    /// What the Python server answers to a body that is not text at all.
+    static let unparsableBody = APIError(
+        status: .badRequest, type: APIError.bareDetail, message: "There was an error parsing the body")
+}

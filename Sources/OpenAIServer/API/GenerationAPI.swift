@@ -1,0 +1,49 @@
+import Chat
+import NIOHTTP1
+import NIOPosix
+import Text
+
+/// The OpenAI routes that need a model: loads it and registers their handlers.
+package struct GenerationAPI: Sendable {
+    let model: ServedModel
+    private let settings: ChatSettings
+    private let pool: NIOThreadPool
+
+    /// Loads tokenizer, chat template and generation defaults of `configuration`'s model.
+    /// - Throws: an error whose description names the file or option that is wrong.
+    package init(configuration: ServerConfiguration, pool: NIOThreadPool) throws {
+        model = try ServedModel(configuration: configuration)
+        settings = ChatSettings(
+            autoToolChoice: configuration.toolCallParser != nil,
+            trustRequestChatTemplate: configuration.trustRequestChatTemplate,
+            excludeToolsWhenToolChoiceNone: configuration.excludeToolsWhenToolChoiceNone,
+            responseRole: configuration.responseRole,
+            returnTokensAsTokenIDs: configuration.returnTokensAsTokenIDs)
+        self.pool = pool
+    }
+
+    package func register(in router: inout Router, server: ServerContext) {
+        let configuration = server.configuration
+        let api = APIContext(
+            server: server, model: model,
+            limits: APILimits(
+                maximumStopStrings: configuration.maxStopStrings, maximumLogprobs: configuration.maxLogprobs,
+                maximumPrompts: configuration.maxCompletionPrompts),
+            chat: settings, showPromptTokensDetails: configuration.enablePromptTokensDetails,
+            forceIncludeUsage: configuration.enableForceIncludeUsage, fingerprint: Self.fingerprint(configuration),
+            pool: pool)
+        router.add(.POST, "/v1/completions", .work, CompletionsHandler(api: api))
+        router.add(.POST, "/v1/chat/completions", .work, ChatHandler(api: api))
+        router.add(.POST, "/tokenize", TokenizeHandler(api: api))
+        router.add(.POST, "/detokenize", DetokenizeHandler(api: api))
+    }
+
+    /// `--fingerprint-mode`: a name for this server's build and settings, or what the operator chose.
+    private static func fingerprint(_ configuration: ServerConfiguration) -> String? {
+        switch configuration.fingerprintMode {
+        case "none": return nil
+        case "custom": return configuration.fingerprintValue
+        default: return "vllm-engine-\(ProductVersion.text)"
+        }
+    }
+}

@@ -1,0 +1,173 @@
+import EngineClient
+import EngineProtocol
+import JSONBytes
+import Metrics
+import NIOCore
+import Text
+
+/// What one engine output means for one sequence, after detokenisation and stop strings.
+struct SequenceStep {
+    let output: EngineCoreOutput
+    /// Tokens of this step that count, a stop token included.
+    let tokenIDs: Slice<TokenIDs>
+    /// Set on the last step.
+    let finish: SequenceFinish?
+}
+
+/// Shapes the answer of a job: whole or streamed, completions or chat. Lives on the job's event loop.
+protocol GenerationFormatter: AnyObject {
+    /// New text of one sequence; `text` is only valid during the call.
+    func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob)
+    /// All sequences have finished.
+    func finish(_ job: GenerationJob)
+    /// Whether a response head has been written, so that an error can only be told in-band.
+    var hasStarted: Bool { get }
+}
+
+/// One generated sequence (choice) of a request.
+///
+/// Bound to one event loop: events arrive there, in order, and nothing else touches it.
+final class GeneratedSequence: RequestReceiver, @unchecked Sendable {
+    let promptIndex: Int
+    let choiceIndex: Int
+    var processor: OutputProcessor
+    var handle: RequestHandle?
+    var isFinished = false
+    var completionTokens = 0
+    var timeline = SequenceTimeline()
+    /// Set while the job runs; cleared when it ends, so that late events find nobody and nothing is kept alive.
+    var job: GenerationJob?
+
+    init(promptIndex: Int, choiceIndex: Int, processor: OutputProcessor) {
+        self.promptIndex = promptIndex
+        self.choiceIndex = choiceIndex
+        self.processor = processor
+    }
+
+    func receive(_ event: RequestEvent) {
+        job?.receive(event, from: self)
+    }
+}
+
+/// One HTTP request that generates: all its sequences, and exactly one response.
+///
+/// Its sequences keep it alive until the response has ended, the client has gone or the engine has failed.
+final class GenerationJob {
+    let api: APIContext
+    let response: any ResponseWriter
+    let sequences: [GeneratedSequence]
+    let formatter: any GenerationFormatter
+    var usage: Usage
+    private let recorder: Recorder
+    private var unfinished: Int
+    private var ended = false
+    private var text: [UInt8] = []
+
+    init(
+        api: APIContext, response: any ResponseWriter, sequences: [GeneratedSequence], promptTokens: Int,
+        formatter: any GenerationFormatter
+    ) {
+        self.api = api
+        self.response = response
+        self.sequences = sequences
+        self.formatter = formatter
+        recorder = api.server.recorder(for: response.eventLoop)
+        unfinished = sequences.count
+        usage = Usage()
+        usage.promptTokens = promptTokens
+    }
+
+    /// Hands the requests to the engine; `requests` has one element per sequence.
+    func start(_ requests: [EngineCoreRequest]) {
+        response.onDisconnect = { [weak self] in self?.clientGone() }
+        let inbox = api.server.inbox(for: response.eventLoop)
+        let now = MonotonicClock.now()
+        for (sequence, request) in zip(sequences, requests) {
+            sequence.job = self
+            sequence.timeline.start(request, now: now)
+            sequence.handle = api.server.engine.add(request, inbox: inbox, receiver: sequence)
+        }
+    }
+
+    func receive(_ event: RequestEvent, from sequence: GeneratedSequence) {
+        guard !ended, !sequence.isFinished else { return }
+        switch event {
+        case .failed(let failure):
+            fail(APIError(failure), finishReason: "error")
+        case .output(let output, let timestamp):
+            if output.finishReason == .error {
+                fail(APIError(engineError: output.error), finishReason: "error")
+                return
+            }
+            handle(output, timestamp: timestamp, sequence)
+        }
+    }
+
+    private func handle(_ output: EngineCoreOutput, timestamp: Double, _ sequence: GeneratedSequence) {
+        text.removeAll(keepingCapacity: true)
+        let result = sequence.processor.process(output, into: &text)
+        sequence.completionTokens += result.tokenCount
+        usage.completionTokens += result.tokenCount
+        let now = MonotonicClock.now()
+        sequence.timeline.record(output, timestamp: timestamp, now: now, recorder: recorder)
+        if let stats = output.prefillStats, sequence.choiceIndex == 0 {
+            usage.cachedTokens = (usage.cachedTokens ?? 0) + stats.numCachedTokens
+            usage.createdCacheTokens = (usage.createdCacheTokens ?? 0) + stats.numCacheCreationTokens
+        }
+        if let finish = result.finish {
+            sequence.isFinished = true
+            unfinished -= 1
+            if result.mustAbortEngine, let handle = sequence.handle { api.server.engine.abort(handle) }
+            sequence.timeline.finish(
+                reason: finish.reason, generationTokens: sequence.completionTokens, now: now, recorder: recorder)
+        }
+        let step = SequenceStep(
+            output: output, tokenIDs: output.tokens.prefix(result.tokenCount), finish: result.finish)
+        formatter.append(step, text: text, for: sequence, job: self)
+        if unfinished == 0 {
+            end()
+            formatter.finish(self)
+        } else if formatter.hasStarted {
+            response.flush()
+        }
+    }
+
+    /// Ends the request with an error: a status of its own, or in-band when the stream has begun.
+    func fail(_ error: APIError, finishReason: String) {
+        guard !ended else { return }
+        abortRunning(reason: finishReason)
+        end()
+        if formatter.hasStarted {
+            response.appendEvents { buffer in
+                error.appendEvent(to: &buffer)
+                buffer.appendLiteral("data: [DONE]\n\n")
+            }
+            response.flush()
+            response.endEventStream()
+        } else {
+            response.send(error)
+        }
+    }
+
+    private func clientGone() {
+        guard !ended else { return }
+        abortRunning(reason: "abort")
+        end()
+    }
+
+    private func abortRunning(reason: String) {
+        let now = MonotonicClock.now()
+        for sequence in sequences where !sequence.isFinished {
+            sequence.isFinished = true
+            if let handle = sequence.handle { api.server.engine.abort(handle) }
+            sequence.timeline.finish(
+                reason: reason, generationTokens: sequence.completionTokens, now: now, recorder: recorder)
+        }
+    }
+
+    private func end() {
+        ended = true
+        response.onDisconnect = nil
+        for sequence in sequences { sequence.job = nil }
+    }
+}

@@ -1,0 +1,167 @@
+import EngineProtocol
+import JSONBytes
+
+/// How log-probabilities of tokens are spelled in answers.
+struct LogprobsWriter {
+    let model: ServedModel
+    /// Spell tokens as `token_id:N` (`return_tokens_as_token_ids`).
+    let asTokenIDs: Bool
+
+    /// Engines report -inf for impossible tokens; JSON has no such number and the API uses -9999.
+    static func finite(_ logprob: Float) -> Double { logprob.isFinite ? max(Double(logprob), -9999) : -9999 }
+
+    func text(of id: Int32) -> String {
+        asTokenIDs ? "token_id:\(id)" : model.tokenText(id)
+    }
+
+    /// The distinct columns of a row in order: the sampled token first, then the alternatives.
+    private func forEachColumn(of rows: LogprobRows, row: Int, limit: Int, _ body: (Int, Int32, Float) -> Void) {
+        let base = row * rows.columns
+        let sampled = rows.tokenIDs[base]
+        var count = 0
+        for column in 0..<rows.columns where count < limit {
+            let id = rows.tokenIDs[base + column]
+            if column > 0, id == sampled { continue }
+            body(column, id, rows.logprobs[base + column])
+            count += 1
+        }
+    }
+
+    // MARK: - Completions
+
+    /// The four parallel arrays of `choices[].logprobs` on `/v1/completions`, collected token by token.
+    struct CompletionArrays {
+        var tokens: [UInt8] = []
+        var tokenLogprobs: [UInt8] = []
+        var topLogprobs: [UInt8] = []
+        var offsets: [UInt8] = []
+
+        mutating func removeAll() {
+            tokens.removeAll(keepingCapacity: true)
+            tokenLogprobs.removeAll(keepingCapacity: true)
+            topLogprobs.removeAll(keepingCapacity: true)
+            offsets.removeAll(keepingCapacity: true)
+        }
+
+        func append(to sink: inout some ByteSink) {
+            func array(_ bytes: [UInt8], into sink: inout some ByteSink) {
+                sink.appendLiteral("[")
+                bytes.withUnsafeBytes { sink.appendBytes($0) }
+                sink.appendLiteral("]")
+            }
+            sink.appendLiteral("{\"text_offset\":")
+            array(offsets, into: &sink)
+            sink.appendLiteral(",\"token_logprobs\":")
+            array(tokenLogprobs, into: &sink)
+            sink.appendLiteral(",\"tokens\":")
+            array(tokens, into: &sink)
+            sink.appendLiteral(",\"top_logprobs\":")
+            array(topLogprobs, into: &sink)
+            sink.appendLiteral("}")
+        }
+    }
+
+    /// Adds one row; `offset` counts characters of the token strings so far.
+    func append(_ rows: LogprobRows, row: Int, to arrays: inout CompletionArrays, offset: inout Int) {
+        let id = rows.tokenIDs[row * rows.columns]
+        let text = text(of: id)
+        separate(&arrays)
+        arrays.tokens.appendJSONString(text)
+        arrays.tokenLogprobs.appendJSONDouble(Self.finite(rows.logprobs[row * rows.columns]))
+        arrays.offsets.appendJSONInt(offset)
+        arrays.topLogprobs.appendLiteral("{")
+        var seen: Set<String> = []
+        forEachColumn(of: rows, row: row, limit: .max) { _, id, logprob in
+            let text = self.text(of: id)
+            guard seen.insert(text).inserted else { return }
+            if seen.count > 1 { arrays.topLogprobs.appendLiteral(",") }
+            arrays.topLogprobs.appendJSONString(text)
+            arrays.topLogprobs.appendLiteral(":")
+            arrays.topLogprobs.appendJSONDouble(Self.finite(logprob))
+        }
+        arrays.topLogprobs.appendLiteral("}")
+        offset += text.unicodeScalars.count
+    }
+
+    /// Adds the first prompt token, which has no probability.
+    func appendFirstPromptToken(_ id: Int32, to arrays: inout CompletionArrays, offset: inout Int) {
+        let text = text(of: id)
+        separate(&arrays)
+        arrays.tokens.appendJSONString(text)
+        arrays.tokenLogprobs.appendJSONNull()
+        arrays.offsets.appendJSONInt(offset)
+        arrays.topLogprobs.appendJSONNull()
+        offset += text.unicodeScalars.count
+    }
+
+    private func separate(_ arrays: inout CompletionArrays) {
+        guard !arrays.tokens.isEmpty else { return }
+        arrays.tokens.appendLiteral(",")
+        arrays.tokenLogprobs.appendLiteral(",")
+        arrays.topLogprobs.appendLiteral(",")
+        arrays.offsets.appendLiteral(",")
+    }
+
+    // MARK: - Chat
+
+    /// Adds one entry of `choices[].logprobs.content`.
+    /// - Parameter top: how many alternatives to show; -1 = all.
+    func appendChatEntry(_ rows: LogprobRows, row: Int, top: Int, to sink: inout some ByteSink) {
+        let base = row * rows.columns
+        sink.appendLiteral("{")
+        appendChatToken(rows.tokenIDs[base], rows.logprobs[base], to: &sink)
+        sink.appendLiteral(",\"top_logprobs\":[")
+        var bytes: [UInt8] = []
+        forEachColumn(of: rows, row: row, limit: top < 0 ? .max : top) { _, id, logprob in
+            bytes.appendLiteral(bytes.isEmpty ? "{" : ",{")
+            appendChatToken(id, logprob, to: &bytes)
+            bytes.appendLiteral("}")
+        }
+        bytes.withUnsafeBytes { sink.appendBytes($0) }
+        sink.appendLiteral("]}")
+    }
+
+    private func appendChatToken(_ id: Int32, _ logprob: Float, to sink: inout some ByteSink) {
+        sink.appendLiteral("\"token\":")
+        sink.appendJSONString(text(of: id))
+        sink.appendLiteral(",\"logprob\":")
+        sink.appendJSONDouble(Self.finite(logprob))
+        // The bytes are those of the real token even when its id is shown.
+        sink.appendLiteral(",\"bytes\":[")
+        var first = true
+        for byte in model.tokenText(id).utf8 {
+            if !first { sink.appendLiteral(",") }
+            first = false
+            sink.appendJSONInt(byte)
+        }
+        sink.appendLiteral("]")
+    }
+
+    // MARK: - Prompt
+
+    /// `prompt_logprobs`: null for the first token, then one object per token keyed by token id.
+    func appendPromptLogprobs(_ rows: LogprobRows, to sink: inout some ByteSink) {
+        sink.appendLiteral("[null")
+        for row in 0..<rows.rows {
+            sink.appendLiteral(",{")
+            var first = true
+            var bytes: [UInt8] = []
+            forEachColumn(of: rows, row: row, limit: .max) { column, id, logprob in
+                if !first { bytes.appendLiteral(",") }
+                first = false
+                bytes.appendLiteral("\"")
+                bytes.appendJSONInt(id)
+                bytes.appendLiteral("\":{\"logprob\":")
+                bytes.appendJSONDouble(Self.finite(logprob))
+                bytes.appendLiteral(",\"rank\":")
+                bytes.appendJSONInt(column == 0 ? Int(rows.ranks[row]) : column)
+                bytes.appendLiteral(",\"decoded_token\":")
+                bytes.appendJSONString(model.tokenText(id))
+                bytes.appendLiteral("}")
+            }
+            bytes.withUnsafeBytes { sink.appendBytes($0) }
+            sink.appendLiteral("}")
+        }
+        sink.appendLiteral("]")
+    }
+}

@@ -1,0 +1,63 @@
+import JSONBytes
+import NIOCore
+import NIOHTTP1
+
+/// Turns the bytes of a request body into a JSON object, with the errors of the Python server.
+enum RequestBody {
+    static func object(_ request: HTTPRequest) throws(APIError) -> JSONObject {
+        try checkContentType(request.headers)
+        guard request.body.readableBytes > 0 else {
+            throw .invalidBody("1 validation error:\n  body: Field required", param: "body")
+        }
+        let value = try parse(request.body)
+        switch value {
+        case .object(let object): return object
+        case .null: throw .invalidBody("1 validation error:\n  body: Field required", param: "body")
+        default:
+            throw .invalidBody("1 validation error:\n  body: Input should be a valid dictionary", param: "body")
+        }
+    }
+
+    private static func parse(_ body: ByteBuffer) throws(APIError) -> JSONValue {
+        let result = body.withUnsafeReadableBytes { bytes -> Result<JSONValue, APIError> in
+            do throws(JSONError) {
+                return .success(try JSONValue.parse(bytes.bindMemory(to: UInt8.self)))
+            } catch {
+                return .failure(apiError(error, bytes: bytes))
+            }
+        }
+        return try result.get()
+    }
+
+    private static func apiError(_ error: JSONError, bytes: UnsafeRawBufferPointer) -> APIError {
+        switch error.kind {
+        case .invalidUTF8: return .unparsableBody
+        // Python reads a lone surrogate and fails when the text is encoded for the tokenizer.
+        case .loneSurrogate: return .badRequest("The text contains a lone surrogate and cannot be encoded as UTF-8.")
+        case .tooLarge, .tooDeep: return .badRequest("There was an error parsing the body: \(error.message)")
+        case .syntax:
+            let offset = error.characterOffset(in: bytes)
+            return .invalidBody(
+                "1 validation error:\n  body.\(offset): JSON decode error: \(error.message)", param: "body.\(offset)")
+        }
+    }
+
+    private static func checkContentType(_ headers: HTTPHeaders) throws(APIError) {
+        guard let type = headers.first(name: "content-type") else { throw unsupportedMediaType }
+        let media = type.split(separator: ";", maxSplits: 1)[0].lowercased()
+        guard media.trimmingSpaces() == "application/json" else { throw unsupportedMediaType }
+    }
+
+    private static var unsupportedMediaType: APIError {
+        .invalidBody("1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed", param: nil)
+    }
+}
+
+extension String {
+    func trimmingSpaces() -> Substring {
+        var slice = self[...]
+        while slice.first == " " || slice.first == "\t" { slice.removeFirst() }
+        while slice.last == " " || slice.last == "\t" { slice.removeLast() }
+        return slice
+    }
+}

@@ -1,0 +1,151 @@
+import EngineProtocol
+import JSONBytes
+import Text
+
+/// The sampling fields that completions and chat share, as the client sent them (nil = not given).
+///
+/// Mirrors the sampling part of vLLM's `CompletionRequest` and `ChatCompletionRequest`.
+struct SamplingFields {
+    var temperature: Double?
+    var topP: Double?
+    var topK: Int?
+    var minP: Double?
+    var repetitionPenalty: Double?
+    var presencePenalty: Double?
+    var frequencyPenalty: Double?
+    var seed: Int?
+    var n: Int
+    var stop: [String]
+    var stopTokenIDs: [Int32]
+    var includeStopString: Bool
+    var ignoreEOS: Bool
+    var minTokens: Int
+    var skipSpecialTokens: Bool
+    var spacesBetweenSpecialTokens: Bool
+    var logitBias: JSONObject?
+    var allowedTokenIDs: [Int32]?
+    var badWords: [String]
+    var promptLogprobs: Int?
+    var logprobTokenIDs: [Int32]?
+    var truncatePromptTokens: Int?
+    var truncationSide: TruncationSide
+    var cacheSalt: String?
+    var priority: Int
+    var thinkingTokenBudget: Int?
+    var repetitionDetection: RepetitionDetection?
+    var structuredOutputs: StructuredOutputs?
+    var extraArgs: JSONObject?
+    var stream: Bool
+    var streamOptions: StreamOptions?
+    var streamInterval: Int?
+    var returnTokenIDs: Bool
+    var returnTokensAsTokenIDs: Bool?
+    var requestID: String?
+    var sessionID: String?
+    var model: String?
+
+    enum TruncationSide: String { case left, right }
+
+    struct StreamOptions {
+        var includeUsage = false
+        var continuousUsageStats = false
+        var isEmpty = true
+    }
+
+    init(_ reader: inout FieldReader, limits: APILimits) {
+        model = reader.string("model")
+        temperature = reader.double("temperature")
+        topP = reader.double("top_p")
+        topK = reader.int("top_k")
+        minP = reader.double("min_p")
+        repetitionPenalty = reader.double("repetition_penalty")
+        presencePenalty = reader.double("presence_penalty")
+        frequencyPenalty = reader.double("frequency_penalty")
+        seed = reader.int("seed")
+        n = reader.int("n") ?? 1
+        stop = Self.readStop(&reader, limit: limits.maximumStopStrings)
+        stopTokenIDs = reader.tokenIDs("stop_token_ids") ?? []
+        includeStopString = reader.bool("include_stop_str_in_output") ?? false
+        ignoreEOS = reader.bool("ignore_eos") ?? false
+        minTokens = reader.int("min_tokens") ?? 0
+        skipSpecialTokens = reader.bool("skip_special_tokens") ?? true
+        spacesBetweenSpecialTokens = reader.bool("spaces_between_special_tokens") ?? true
+        logitBias = reader.object("logit_bias")
+        allowedTokenIDs = reader.tokenIDs("allowed_token_ids")
+        badWords = reader.strings("bad_words") ?? []
+        promptLogprobs = reader.int("prompt_logprobs")
+        logprobTokenIDs = reader.tokenIDs("logprob_token_ids")
+        truncatePromptTokens = reader.int("truncate_prompt_tokens", minimum: -1)
+        truncationSide = .left
+        if let side = reader.string("truncation_side") {
+            if let known = TruncationSide(rawValue: side) {
+                truncationSide = known
+            } else {
+                reader.report("truncation_side", "Input should be 'left' or 'right'")
+            }
+        }
+        cacheSalt = reader.string("cache_salt")
+        priority = reader.int("priority") ?? 0
+        thinkingTokenBudget = reader.int("thinking_token_budget")
+        stream = reader.bool("stream") ?? false
+        streamInterval = reader.int("stream_interval", minimum: 1)
+        returnTokenIDs = reader.bool("return_token_ids") ?? false
+        returnTokensAsTokenIDs = reader.bool("return_tokens_as_token_ids")
+        requestID = reader.string("request_id")
+        sessionID = reader.string("session_id")
+        if let options = reader.object("stream_options") {
+            var nested = FieldReader(options, path: "body.stream_options")
+            streamOptions = StreamOptions(
+                includeUsage: nested.bool("include_usage") ?? false,
+                continuousUsageStats: nested.bool("continuous_usage_stats") ?? false,
+                isEmpty: options.isEmpty)
+            reader.absorb(nested)
+        }
+        if let detection = reader.object("repetition_detection") {
+            var nested = FieldReader(detection, path: "body.repetition_detection")
+            repetitionDetection = RepetitionDetection(
+                maxPatternSize: nested.int("max_pattern_size") ?? 0,
+                minPatternSize: nested.int("min_pattern_size") ?? 0, minCount: nested.int("min_count") ?? 0)
+            reader.absorb(nested)
+        }
+        structuredOutputs = StructuredOutputsFields.read(&reader)
+        extraArgs = Self.readExtraArgs(&reader)
+    }
+
+    private static func readStop(_ reader: inout FieldReader, limit: Int) -> [String] {
+        guard let value = reader.value("stop") else { return [] }
+        switch value {
+        case .string(let string): return [string]
+        case .array(let elements):
+            guard elements.count <= limit else {
+                reader.report("stop", "List should have at most \(limit) items after validation, not \(elements.count)")
+                return []
+            }
+            return reader.strings("stop") ?? []
+        default:
+            reader.report("stop", "Input should be a valid string or a list of strings")
+            return []
+        }
+    }
+
+    /// `vllm_xargs` plus the transfer parameters: one object that engines see as `extra_args`.
+    private static func readExtraArgs(_ reader: inout FieldReader) -> JSONObject? {
+        var merged = reader.object("vllm_xargs") ?? JSONObject()
+        for key in ["kv_transfer_params", "ec_transfer_params"] {
+            if let parameters = reader.object(key) { merged[key] = .object(parameters) }
+        }
+        return merged.isEmpty ? nil : merged
+    }
+}
+
+/// Bounds that the server's environment and flags set on request fields.
+struct APILimits: Sendable {
+    /// VLLM_MAX_STOP_STRINGS.
+    var maximumStopStrings = 4
+    /// `--max-logprobs`; -1 = no limit.
+    var maximumLogprobs = 20
+    /// VLLM_MAX_COMPLETION_PROMPTS.
+    var maximumPrompts = 2048
+    /// VLLM_MAX_N_SEQUENCES: sequences per request.
+    var maximumSequences = 16384
+}

@@ -1,0 +1,106 @@
+import EngineProtocol
+import JSONBytes
+
+/// Reads `response_format` and `structured_outputs` into one grammar constraint (vLLM: `StructuredOutputsParams`).
+enum StructuredOutputsFields {
+    static func read(_ reader: inout FieldReader) -> StructuredOutputs? {
+        let explicit = readExplicit(&reader)
+        let format = readResponseFormat(&reader)
+        // As in vLLM a response format wins over an explicit constraint of the same request.
+        return format ?? explicit
+    }
+
+    private static func readExplicit(_ reader: inout FieldReader) -> StructuredOutputs? {
+        guard let object = reader.object("structured_outputs") else { return nil }
+        var nested = FieldReader(object, path: "body.structured_outputs")
+        defer { reader.absorb(nested) }
+        var constraints: [StructuredOutputs.Constraint] = []
+        if let json = nested.value("json") {
+            switch json {
+            case .string(let text): constraints.append(.json(text))
+            case .object: constraints.append(.json(json.serialized()))
+            default: nested.report("json", "Input should be a JSON schema as an object or as text")
+            }
+        }
+        if let regex = nested.string("regex") { constraints.append(.regex(regex)) }
+        if let choice = nested.strings("choice") { constraints.append(.grammar(Self.grammar(choices: choice))) }
+        if let grammar = nested.string("grammar") { constraints.append(.grammar(grammar)) }
+        if nested.bool("json_object") == true { constraints.append(.jsonObject) }
+        if let tag = nested.string("structural_tag") { constraints.append(.structuralTag(tag)) }
+        guard nested.issues.isEmpty else { return nil }
+        guard constraints.count == 1, let constraint = constraints.first else {
+            nested.report(
+                "", "exactly one of json, regex, choice, grammar, json_object or structural_tag must be given")
+            return nil
+        }
+        if case .regex("") = constraint { nested.report("regex", "must not be empty") }
+        if let choice = object["choice"]?.arrayValue, choice.isEmpty { nested.report("choice", "must not be empty") }
+        if object["grammar"]?.stringValue == "" { nested.report("grammar", "must not be empty") }
+        var outputs = StructuredOutputs(constraint: constraint)
+        outputs.disableAnyWhitespace = nested.bool("disable_any_whitespace") ?? false
+        outputs.disableAdditionalProperties = nested.bool("disable_additional_properties") ?? false
+        outputs.whitespacePattern = nested.string("whitespace_pattern")
+        return outputs
+    }
+
+    private static func readResponseFormat(_ reader: inout FieldReader) -> StructuredOutputs? {
+        guard let object = reader.object("response_format") else { return nil }
+        var nested = FieldReader(object, path: "body.response_format")
+        defer { reader.absorb(nested) }
+        switch nested.string("type") {
+        case "text": return nil
+        case "json_object": return StructuredOutputs(constraint: .jsonObject)
+        case "json_schema":
+            guard let schemaObject = nested.object("json_schema") else {
+                // Reported by `validateResponseFormat` with the error type of a cross-field rule.
+                return nil
+            }
+            var schemaReader = FieldReader(schemaObject, path: "body.response_format.json_schema")
+            if schemaReader.string("name") == nil, schemaReader.issues.isEmpty {
+                schemaReader.report("name", "Field required")
+            }
+            let schema = schemaReader.object("schema")
+            nested.absorb(schemaReader)
+            return schema.map { StructuredOutputs(constraint: .json(JSONValue.object($0).serialized())) }
+        case "structural_tag":
+            return StructuredOutputs(constraint: .structuralTag(JSONValue.object(object).serialized()))
+        case nil:
+            if nested.issues.isEmpty { nested.report("type", "Field required") }
+            return nil
+        default:
+            nested.report("type", "Input should be 'text', 'json_object', 'json_schema' or 'structural_tag'")
+            return nil
+        }
+    }
+
+    /// Cross-field rules that are not type errors.
+    static func validate(_ object: JSONObject) throws(APIError) {
+        guard let format = object["response_format"]?.objectValue else { return }
+        if format["type"]?.stringValue == "json_schema", format["json_schema"]?.objectValue == nil {
+            throw APIError.badRequest(
+                "When response_format type is 'json_schema', the 'json_schema' field must be provided.",
+                param: "response_format")
+        }
+    }
+
+    /// `choice` as an EBNF grammar, because not every grammar backend knows choices (the Python server does the same).
+    static func grammar(choices: [String]) -> String {
+        var grammar = "root ::= "
+        for (index, choice) in choices.enumerated() {
+            if index > 0 { grammar += " | " }
+            grammar += "\""
+            for scalar in choice.unicodeScalars {
+                switch scalar {
+                case "\"": grammar += "\\\""
+                case "\\": grammar += "\\\\"
+                case "\n": grammar += "\\n"
+                case "\r": grammar += "\\r"
+                case "\t": grammar += "\\t"
+                default: grammar.unicodeScalars.append(scalar)
+                }
+            }
+            grammar += "\""
+        }
+        return grammar
+    }
+}

@@ -1,0 +1,97 @@
+import JSONBytes
+import OpenAIServer
+import Testing
+
+/// How generating requests end when something goes wrong.
+@Suite struct GenerationLifeTests {
+    private static let streamed =
+        #"{"prompt": "def foo(", "max_tokens": 100, "allowed_token_ids": [766], "stream": true}"#
+    private static let whole = #"{"prompt": "def foo(", "max_tokens": 100, "allowed_token_ids": [766]}"#
+
+    private func send(_ body: String, to server: GenerationServer) throws {
+        try server.wire.send(
+            "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                + "Content-Length: \(body.utf8.count)\r\n\r\n\(body)")
+    }
+
+    @Test func engineDeathEndsAStreamWithAnErrorEvent() throws {
+        let server = try GenerationServer()
+        try send(Self.streamed, to: server)
+        _ = server.engine.step()
+        _ = server.engine.step()
+        server.wire.loop.run()
+        server.engine.die()
+        let response = try #require(WireResponse.parse(try server.wire.receive()).first)
+        let events = try AnswerShape.events(response.body)
+        #expect(events.last?["data"]?.stringValue == "[DONE]")
+        #expect(events.dropLast().last?["data"]?["error"]?["code"]?.numberValue?.intValue == 500)
+    }
+
+    @Test func engineDeathBeforeTheFirstTokenIsARealStatus() throws {
+        for body in [Self.streamed, Self.whole] {
+            let server = try GenerationServer()
+            try send(body, to: server)
+            server.engine.die()
+            let response = try #require(WireResponse.parse(try server.wire.receive()).first)
+            #expect(response.status == 500)
+            #expect(try JSONValue.parse(response.body)["error"]?["type"]?.stringValue == "InternalServerError")
+        }
+    }
+
+    @Test func aClientThatLeavesIsAbortedInTheEngine() throws {
+        for body in [Self.streamed, Self.whole] {
+            let server = try GenerationServer()
+            try send(body, to: server)
+            _ = server.engine.step()
+            server.wire.loop.run()
+            #expect(server.engine.inFlight == 1)
+            server.wire.close()
+            #expect(server.engine.inFlight == 0)
+        }
+    }
+
+    @Test func aStopStringAbortsTheEngine() throws {
+        let server = try GenerationServer()
+        let response = try server.post(
+            "/v1/completions",
+            #"{"prompt": "def foo(", "max_tokens": 100, "allowed_token_ids": [766], "stop": "tim"}"#)
+        #expect(response.status == 200)
+        #expect(server.engine.aborted.withLock { $0 } == [0])
+    }
+
+    @Test func nothingOutOfRangeReachesTheEngine() throws {
+        let bad = [
+            #""temperature": 1e400"#, #""temperature": NaN"#, #""top_p": -1"#, #""top_k": -2"#, #""min_p": 1.5"#,
+            #""max_tokens": 0"#, #""max_tokens": -9223372036854775808"#, #""n": 1000000"#, #""seed": 1e300"#,
+            #""logprobs": 1000000000"#, #""prompt_logprobs": -5"#, #""stop_token_ids": [-1]"#,
+            #""stop_token_ids": [99999999999]"#, #""logit_bias": {"-1": 1}"#, #""logit_bias": {"1": "x"}"#,
+            #""repetition_detection": {"max_pattern_size": 1, "min_pattern_size": 5, "min_count": 2}"#,
+            #""structured_outputs": {"regex": "a", "grammar": "b"}"#, #""structured_outputs": {}"#,
+            #""structured_outputs": {"choice": []}"#, #""bad_words": [""]"#, #""priority": 1e30"#,
+            #""vllm_xargs": {"a": 99999999999999999999999}"#, #""truncate_prompt_tokens": 100000"#,
+        ]
+        for field in bad {
+            let server = try GenerationServer()
+            let response = try server.post("/v1/completions", #"{"prompt": "def foo(", \#(field)}"#)
+            #expect(response.status == 400, "\(field): \(response.body.prefix(200))")
+            #expect(server.engine.requests.isEmpty, "\(field)")
+            #expect(try JSONValue.parse(response.body)["error"]?["code"]?.numberValue?.intValue == 400, "\(field)")
+        }
+    }
+
+    @Test func aPromptThatFillsTheContextIsRefused() throws {
+        let ids = Array(repeating: "10", count: 2048).joined(separator: ",")
+        let server = try GenerationServer()
+        #expect(try server.post("/v1/completions", #"{"prompt": [\#(ids)], "max_tokens": 1}"#).status == 400)
+        #expect(server.engine.requests.isEmpty)
+    }
+
+    @Test func seedsDifferAmongTheSequencesOfARequest() throws {
+        let server = try GenerationServer()
+        _ = try server.post(
+            "/v1/completions",
+            #"{"prompt": ["def foo(", "import"], "n": 2, "seed": 7, "max_tokens": 1, "allowed_token_ids": [766]}"#)
+        #expect(server.engine.requests.map(\.samplingParams.seed) == [7, 8, 7, 8])
+        #expect(Set(server.engine.requests.map(\.requestID)).count == 4)
+    }
+}

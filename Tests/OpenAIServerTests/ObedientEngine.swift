@@ -1,0 +1,93 @@
+import EngineClient
+import EngineProtocol
+import OpenAIServer
+import Synchronization
+
+/// An engine whose output is forced by the request, as the recorded requests do it: the only allowed token, or the one
+/// that a logit bias of 100 names. It behaves like the real one otherwise: EOS, stop ids, `min_tokens`, `max_tokens`, abort.
+final class ObedientEngine: EngineConnection {
+    private struct Running: Sendable {
+        let request: EngineCoreRequest
+        let inbox: any OutputInbox
+        let receiver: any RequestReceiver
+        var generated = 0
+        var isFinished = false
+    }
+
+    private let running = Mutex<[Running]>([])
+    let aborted = Mutex<[UInt32]>([])
+
+    var state: EngineClientState { .ready(.tiny) }
+    var inFlight: Int { running.withLock { $0.count { !$0.isFinished } } }
+    var requests: [EngineCoreRequest] { running.withLock { $0.map(\.request) } }
+
+    func add(_ request: EngineCoreRequest, inbox: any OutputInbox, receiver: any RequestReceiver) -> RequestHandle {
+        running.withLock { running in
+            running.append(Running(request: request, inbox: inbox, receiver: receiver))
+            return RequestHandle(slot: UInt32(running.count - 1), generation: 0)
+        }
+    }
+
+    func abort(_ handle: RequestHandle) {
+        running.withLock { $0[Int(handle.slot)].isFinished = true }
+        aborted.withLock { $0.append(handle.slot) }
+    }
+
+    /// One token for every running request; false when there is none.
+    func step() -> Bool {
+        let deliveries = running.withLock { running -> [(any OutputInbox, Delivery)] in
+            var deliveries: [(any OutputInbox, Delivery)] = []
+            for index in running.indices where !running[index].isFinished {
+                running[index].generated += 1
+                let output = Self.output(running[index].request, generated: running[index].generated)
+                running[index].isFinished = output.finishReason != nil
+                deliveries.append(
+                    (
+                        running[index].inbox,
+                        Delivery(receiver: running[index].receiver, event: .output(output, timestamp: 1))
+                    ))
+            }
+            return deliveries
+        }
+        for (inbox, delivery) in deliveries { inbox.deliver([delivery]) }
+        return !deliveries.isEmpty
+    }
+
+    /// The engine dies: every running request fails.
+    func die() {
+        let dead = running.withLock { running in
+            let dead = running.filter { !$0.isFinished }
+            for index in running.indices { running[index].isFinished = true }
+            return dead
+        }
+        for request in dead {
+            request.inbox.deliver([Delivery(receiver: request.receiver, event: .failed(.engineDead(reason: "test")))])
+        }
+    }
+
+    private static func output(_ request: EngineCoreRequest, generated: Int) -> EngineCoreOutput {
+        let params = request.samplingParams
+        let bias = params.logitBias?.first { $0.1 >= 100 }?.0
+        let token = params.allowedTokenIDs?.first ?? bias ?? 766
+        var output = EngineCoreOutput()
+        output.requestID = request.requestID
+        output.newTokenIDs = [token]
+        if generated >= params.minTokens {
+            if token == params.eosTokenID {
+                output.finishReason = .stop
+            } else if params.stopTokenIDs.contains(token) {
+                output.finishReason = .stop
+                output.stopReason = .token(Int(token))
+            }
+        }
+        if output.finishReason == nil, generated >= params.maxTokens { output.finishReason = .length }
+        return output
+    }
+
+    func callUtility(
+        _ method: String, arguments: [UInt8],
+        completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
+    ) { completion(.success([])) }
+    func onSchedulerStats(_ observer: @escaping @Sendable (Int, SchedulerStats) -> Void) {}
+    func onStateChange(_ observer: @escaping @Sendable (EngineClientState) -> Void) {}
+}
