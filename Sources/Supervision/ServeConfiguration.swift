@@ -24,6 +24,8 @@ package struct ServeConfiguration {
     package var usesTLS = false
     package var needsAPIKey = false
 
+    /// Whether and how often a crashed frontend is replaced.
+    package var frontendRestarts = RestartPolicy.standard
     /// How long open requests may take to finish after a stop signal.
     package var shutdownTimeout: Duration = .zero
     /// How long engines may take to become ready.

@@ -24,11 +24,14 @@ package final class Supervisor {
     private var engines: EngineProcessManager?
     private var probe: ReadinessProbe?
     private var state = "starting"
+    private var frontendRestarts: RestartPolicy
+    private var frontendLostAt: ContinuousClock.Instant?
 
     package init(configuration: ServeConfiguration, logger: Logger, output: LogOutput = .standardError) {
         self.configuration = configuration
         self.logger = logger
         self.output = output
+        frontendRestarts = configuration.frontendRestarts
     }
 
     /// Serves until a signal or a failure; everything is gone when it returns.
@@ -65,6 +68,7 @@ package final class Supervisor {
         self.orphanGuard = orphanGuard
         try directory.create()
         try directory.note(httpAddress: listener.displayAddress)
+        listener.allowReuse()
         for path in RuntimeDirectory.sweepStale() {
             logger.info("Removed the runtime directory of a dead run", metadata: ["path": "\(path)"])
         }
@@ -89,10 +93,7 @@ package final class Supervisor {
         self.frontends = frontends
         reached("spawned")
 
-        let probe = ReadinessProbe(listener, loop: loop, encrypted: configuration.usesTLS) { [unowned self] in
-            becameReady()
-        }
-        self.probe = probe
+        let probe = makeProbe(listener)
         defer { handshake.close() }
         if try handshake.run(
             engines: engines, frontends: frontends, signals: signals, timeout: configuration.engineReadyTimeout)
@@ -104,6 +105,14 @@ package final class Supervisor {
 
     private func reached(_ milestone: String) {
         milestones.append((milestone, ContinuousClock.now - start))
+    }
+
+    private func makeProbe(_ listener: HTTPListener) -> ReadinessProbe {
+        let probe = ReadinessProbe(listener, loop: loop, encrypted: configuration.usesTLS) { [unowned self] in
+            becameReady()
+        }
+        self.probe = probe
+        return probe
     }
 
     private func bindHTTP() throws -> HTTPListener {
@@ -158,6 +167,12 @@ package final class Supervisor {
     // MARK: - Serving
 
     private func becameReady() {
+        if let lost = frontendLostAt {
+            frontendLostAt = nil
+            enter("serving")
+            logger.info("The frontend is back after \(milliseconds(ContinuousClock.now - lost)) ms")
+            return
+        }
         reached("frontend ready")
         enter("serving")
         let times = milestones.map { "\($0.name) \(milliseconds($0.after)) ms" }.joined(separator: ", ")
@@ -174,8 +189,9 @@ package final class Supervisor {
     private func serve(signals: SignalSource) throws -> ExitCode {
         guard let frontends, let engines else { return .failure }
         let completion = waitForCompletionOrFailure(
-            frontends: frontends, engines: engines, signals: signals, on: loop)
-        let wasServing = state == "serving"
+            frontends: frontends, engines: engines, signals: signals, on: loop,
+            frontendExited: { [unowned self] in replace($0) })
+        let wasServing = state != "starting"
         switch completion {
         case .signalled(let signal):
             logger.info("\(signalName(signal)) received")
@@ -190,9 +206,39 @@ package final class Supervisor {
             if case .engineExited = completion { announceEngineDeath() }
             // A signal that arrives from now on still shortens the grace.
             stop(signals: signals)
-            report(wasServing ? .failure : .startupFailure, completion.message, childNamed: name)
+            var cause = completion.message
+            if frontendRestarts.count > 0, frontendRestarts.count == frontendRestarts.limit {
+                cause += "; it was restarted \(frontendRestarts.count) times already"
+            }
+            report(wasServing ? .failure : .startupFailure, cause, childNamed: name)
             return wasServing ? .failure : .startupFailure
         }
+    }
+
+    /// A frontend crashed: the engine keeps its weights, the port stays open, a successor starts on the same listeners.
+    /// Returns whether it does; clients that connect meanwhile wait in the socket's backlog.
+    private func replace(_ frontend: SupervisedProcess) -> Bool {
+        guard state != "starting", frontend.process.exitCode != 0,
+            let delay = frontendRestarts.delay(now: .now)
+        else { return false }
+        logger.error(
+            """
+            process \(frontend.name) (pid \(frontend.process.pid)) died: \(frontend.process.exitDescription); \
+            starting another (\(frontendRestarts.count) of \(frontendRestarts.limit) allowed)
+            """)
+        enter("frontend lost")
+        frontendLostAt = frontendLostAt ?? .now
+        probe?.stop()
+        loop.schedule(after: delay) { [unowned self] in
+            guard let frontends, let listener, listener.descriptor.isOpen else { return }
+            do {
+                try frontends.restart()
+                makeProbe(listener).isEnabled = true
+            } catch {
+                logger.error("\(error)")
+            }
+        }
+        return true
     }
 
     /// Tells the frontends that there is no engine any more, in its own words (a killed one cannot say it): they end

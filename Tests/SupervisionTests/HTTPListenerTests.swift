@@ -34,11 +34,25 @@ import Testing
         #expect(error?.code == .addressInUse)
     }
 
+    /// As above, once the holder has noted its address and shares the port with its own past.
+    @Test func portOfAStartingRunIsTaken() throws {
+        let directory = try RuntimeDirectory.plan()
+        try directory.create()
+        defer { directory.remove() }
+        let holder = try HTTPListener.bind(host: "127.0.0.1", port: 0)
+        try directory.note(httpAddress: holder.displayAddress)
+        holder.allowReuse()
+        let port = try #require(holder.port)
+        let error = #expect(throws: SupervisionError.self) { try HTTPListener.bind(host: "127.0.0.1", port: port) }
+        #expect(error?.message.contains("held by pid \(getpid()) (") == true)
+        #expect(error?.message.hasSuffix("which is still starting") == true)
+    }
+
     @Test func portWithConnectionsInTimeWaitIsFree() throws {
         let first = try HTTPListener.bind(host: "127.0.0.1", port: 0)
         let port = try #require(first.port)
+        first.allowReuse()
         #expect(listen(first.descriptor.rawValue, 8) == 0)
-        first.allowReuseAfterListen()
         let address = try SocketAddress.resolve(host: "127.0.0.1", port: port)
         let client = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         #expect(address.withPointer { connect(client, $0, $1) } == 0)

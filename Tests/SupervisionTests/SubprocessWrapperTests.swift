@@ -85,8 +85,9 @@ import Testing
         #expect(request.inherit(read.rawValue) == 3)
         #expect(request.inherit(write.rawValue) == 4)
         let child = try SubprocessWrapper(request)
-        #expect(eventually { ProcessInfo.commandLine(of: child.pid) == "/bin/sleep 100" })
-        #expect(ProcessInfo.directoryEntries("/proc/\(child.pid)/fd").sorted() == ["0", "1", "2", "3", "4"])
+        // Its dynamic loader opens and closes files of its own at first.
+        let expected = ["0", "1", "2", "3", "4"]
+        #expect(eventually { ProcessInfo.directoryEntries("/proc/\(child.pid)/fd").sorted() == expected })
     }
 
     /// Every way in which sources and targets can overlap: each file must arrive under its number.

@@ -46,7 +46,29 @@ package struct SecondsOption: ExpressibleByArgument, Sendable {
     var json: JSONValue { value == value.rounded() ? .number(Int(value)) : .number(value) }
 }
 
-package enum FrontendRestart: String, ExpressibleByArgument, CaseIterable, Sendable { case never }
+package enum RestartChoice: String, ExpressibleByArgument, CaseIterable, Sendable {
+    case never
+    case onFailure = "on-failure"
+}
+
+/// `5/10m`: at most five times in ten minutes. Units are s, m and h; without one, seconds.
+package struct RestartLimit: ExpressibleByArgument, Sendable {
+    package let count: Int
+    package let window: Duration
+
+    package init?(argument: String) {
+        let parts = argument.split(separator: "/", omittingEmptySubsequences: false)
+        guard parts.count == 2, let count = Int(parts[0]), (1...1000).contains(count) else { return nil }
+        let digits = parts[1].prefix(while: \.isNumber)
+        let units = ["": 1, "s": 1, "m": 60, "min": 60, "h": 3600]
+        guard let number = Int(digits), (1...100_000).contains(number),
+            let unit = units[String(parts[1].dropFirst(digits.count))]
+        else { return nil }
+        self.count = count
+        window = .seconds(number * unit)
+    }
+}
+
 package enum EngineDataType: String, ExpressibleByArgument, CaseIterable, Sendable {
     case auto, bfloat16, float16, float32, half, float
 }

@@ -94,6 +94,7 @@ package struct ServeCommand: ParsableCommand {
         configuration.usesTLS = listen.sslCertfile != nil
         configuration.needsAPIKey =
             !listen.apiKey.isEmpty || ProcessInfo.environmentVariable("VLLM_API_KEY") != nil
+        configuration.frontendRestarts = supervisor.frontendRestarts
         configuration.shutdownTimeout = supervisor.shutdownTimeout?.duration ?? .zero
 
         let readyTimeout = try secondsFromEnvironment("VLLM_ENGINE_READY_TIMEOUT_S", default: 600)

@@ -24,8 +24,17 @@ package struct SupervisorOptions: ParsableArguments {
     @Option(help: ArgumentHelp("The engine's program, if it is not beside this one.", valueName: "path"))
     package var engineBinary: String?
 
-    @Option(help: "Restart children that died. Only `never` so far, as in vLLM: the service ends with the reason.")
-    package var restart: FrontendRestart = .never
+    @Option(
+        help: ArgumentHelp(
+            "Restart what died. `never`: the service ends with the reason, as in vLLM. Default: a frontend that crashed "
+                + "is replaced, an engine is not.", valueName: "never"))
+    package var restart: RestartChoice?
+
+    @Option(help: "Replace a frontend that crashed; the engine keeps the model. (default: on-failure)")
+    package var restartFrontend: RestartChoice?
+
+    @Option(help: ArgumentHelp("How often, such as 5/10m: five times in ten minutes.", valueName: "n/time"))
+    package var restartFrontendMax: RestartLimit?
 
     @Option(help: ArgumentHelp("Seconds that open requests may take to finish after a stop signal.", valueName: "s"))
     package var shutdownTimeout: SecondsOption?
@@ -39,6 +48,15 @@ package struct SupervisorOptions: ParsableArguments {
         guard (1...64).contains(dataParallelSize) else {
             throw ValidationError("--data-parallel-size must be from 1 to 64")
         }
+        guard restart != .onFailure else {
+            throw ValidationError("--restart on-failure (of engines) is not supported yet; see --restart-frontend")
+        }
+    }
+
+    var frontendRestarts: RestartPolicy {
+        guard (restartFrontend ?? restart) != .never else { return .never }
+        guard let restartFrontendMax else { return .standard }
+        return RestartPolicy(limit: restartFrontendMax.count, window: restartFrontendMax.window)
     }
 
     func add(to arguments: inout FrontendArguments) {

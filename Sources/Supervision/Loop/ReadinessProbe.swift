@@ -12,7 +12,6 @@ package final class ReadinessProbe {
     private var connection: FileDescriptor?
     private var answer: [UInt8] = []
     private var timer: EventLoop.TimerID?
-    private var allowedReuse = false
     /// Set from outside once asking makes sense.
     package var isEnabled = false
 
@@ -47,10 +46,6 @@ package final class ReadinessProbe {
     private func tick() {
         guard listener.descriptor.isOpen else { return }
         guard listener.isListening else { return retry(after: .milliseconds(10)) }
-        if !allowedReuse {
-            listener.allowReuseAfterListen()
-            allowedReuse = true
-        }
         guard isEnabled else { return retry() }
         if encrypted { return succeed() }
         guard let socket = try? makeStreamSocket(listener.probeAddress.family, nonBlocking: true) else {

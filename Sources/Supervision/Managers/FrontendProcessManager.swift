@@ -35,6 +35,17 @@ package final class FrontendProcessManager {
         children.first { !$0.process.isAlive }
     }
 
+    /// Starts a successor of a frontend that has ended, on the same socket and listeners. Engines reconnect to it.
+    package func restart() throws {
+        for child in children { child.log.close() }
+        children = []
+        // A frontend that binds its addresses itself may not expect the files of its predecessor.
+        if case .addresses(let input, let output) = transport {
+            for address in [input, output] where address.hasPrefix("ipc://") { unlink(String(address.dropFirst(6))) }
+        }
+        try start()
+    }
+
     private func start() throws {
         var request = SpawnRequest(
             name: launch.kind.processName, executable: launch.executable, arguments: [],

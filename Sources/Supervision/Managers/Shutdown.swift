@@ -78,14 +78,21 @@ package enum Completion: Equatable, Sendable {
 /// Waits until a signal asks to stop, an engine ends, a frontend or the coordinator fails, or no frontend is left
 /// (vLLM: `wait_for_completion_or_failure`).
 ///
-/// - Parameter frontendExited: may replace a frontend that has ended; true = it did, go on waiting.
+/// - Parameter frontendExited: may decide to replace a frontend that has ended; true = it did or will, go on waiting.
 package func waitForCompletionOrFailure(
     frontends: FrontendProcessManager, engines: EngineProcessManager?, coordinator: SubprocessWrapper? = nil,
     signals: SignalSource, on loop: EventLoop, frontendExited: (SupervisedProcess) -> Bool = { _ in false }
 ) -> Completion {
+    // Frontends that have ended and are being replaced.
+    var replaced: Set<pid_t> = []
     while true {
-        let watched = frontends.processes + (engines?.processes ?? []) + (coordinator.map { [$0] } ?? [])
-        waitForSentinels(watched, on: loop) { !signals.stopRequested && watched.allSatisfy(\.isAlive) }
+        let generation = frontends.processes.map(\.pid)
+        let watched =
+            frontends.processes.filter { !replaced.contains($0.pid) } + (engines?.processes ?? [])
+            + (coordinator.map { [$0] } ?? [])
+        waitForSentinels(watched, on: loop) {
+            !signals.stopRequested && watched.allSatisfy(\.isAlive) && frontends.processes.map(\.pid) == generation
+        }
 
         // The engine first: a frontend that loses its engine may end as a consequence.
         if let engine = engines?.firstExited() {
@@ -96,9 +103,12 @@ package func waitForCompletionOrFailure(
             return .processExited(
                 name: coordinator.name, pid: coordinator.pid, exit: coordinator.exitDescription)
         }
-        if let frontend = frontends.firstExited(), !frontendExited(frontend) {
-            return .processExited(
-                name: frontend.name, pid: frontend.process.pid, exit: frontend.process.exitDescription)
+        if let frontend = frontends.firstExited(), !replaced.contains(frontend.process.pid) {
+            guard frontendExited(frontend) else {
+                return .processExited(
+                    name: frontend.name, pid: frontend.process.pid, exit: frontend.process.exitDescription)
+            }
+            replaced.insert(frontend.process.pid)
         }
     }
 }

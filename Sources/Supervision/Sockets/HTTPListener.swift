@@ -38,9 +38,10 @@ package final class HTTPListener {
         return getsockopt(descriptor.rawValue, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
     }
 
-    /// To be called once the frontend listens: connections that it accepts from now on do not block the port in
-    /// TIME_WAIT after we are gone. Setting it earlier would let a second server bind the same port unnoticed.
-    package func allowReuseAfterListen() {
+    /// To be called once this run has noted its address where other runs look (`RuntimeDirectory.note`), and before
+    /// anybody listens: connections inherit the option, and without it those in TIME_WAIT would block the port for a
+    /// minute after we are gone.
+    package func allowReuse() {
         setSocketFlag(descriptor.rawValue, SOL_SOCKET, SO_REUSEADDR, true)
     }
 
@@ -52,9 +53,12 @@ package final class HTTPListener {
         let address = try SocketAddress.resolve(host: host, port: port)
         let descriptor = try makeStreamSocket(address.family)
         // Two sockets with SO_REUSEADDR may be bound to one port as long as neither listens, and ours does not listen
-        // until the frontend is up. So it is tried without first; only connections in TIME_WAIT make that fail on a
-        // port that is free.
+        // until the frontend is up. So it is tried without first. That also fails on a port that is free except for
+        // connections in TIME_WAIT; only if nobody is found to hold it, it is tried again.
         var code = attempt(descriptor, address)
+        if code == EADDRINUSE, let holder = holder(of: address) {
+            throw SupervisionError(.addressInUse, "\(address.hostAndPort) is in use: held by \(holder)")
+        }
         if code == EADDRINUSE {
             setSocketFlag(descriptor.rawValue, SOL_SOCKET, SO_REUSEADDR, true)
             code = attempt(descriptor, address)
@@ -73,19 +77,19 @@ package final class HTTPListener {
         address.withPointer { Glibc.bind(descriptor.rawValue, $0, $1) } == 0 ? 0 : errno
     }
 
+    /// Who listens on the address, or holds it without listening yet and is one of us.
+    private static func holder(of address: SocketAddress) -> String? {
+        if let pid = PortOwner.ofListener(at: address) { return PortOwner.describe(pid) }
+        guard let port = address.port, let pid = RuntimeDirectory.ownerOfPort(port) else { return nil }
+        return PortOwner.describe(pid) + ", which is still starting"
+    }
+
     private static func bindError(_ code: Int32, _ address: SocketAddress) -> SupervisionError {
         guard code == EADDRINUSE else {
             return SupervisionError(.addressInUse, "cannot bind \(address.hostAndPort): \(describeErrno(code))")
         }
-        let holder: String
-        if let pid = PortOwner.ofListener(at: address) {
-            holder = "held by \(PortOwner.describe(pid))"
-        } else if let port = address.port, let pid = RuntimeDirectory.ownerOfPort(port) {
-            holder = "held by \(PortOwner.describe(pid)), which is still starting"
-        } else {
-            holder = "held by a process that is not visible to this user"
-        }
-        return SupervisionError(.addressInUse, "\(address.hostAndPort) is in use: \(holder)")
+        return SupervisionError(
+            .addressInUse, "\(address.hostAndPort) is in use by a process that is not visible to this user")
     }
 
     // MARK: - Unix socket
