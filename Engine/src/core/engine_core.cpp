@@ -86,7 +86,7 @@ void EngineCore::handle(AbortMessage& message) {
     for (const std::string& id : message.ids) {
         if (auto request = scheduler_.remove(id)) {
             log(LogLevel::debug, "request %s aborted after %d tokens", id.c_str(), request->num_output_tokens());
-            final_stats_due_ = config_.log_stats;
+            final_stats_due_ = config_.log_stats && scheduler_.empty();
         }
     }
 }

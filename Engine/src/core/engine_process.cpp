@@ -151,7 +151,6 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
     InputThread input(context, std::move(transport), queue);
     input.start();
     lifeline.serving();
-    handshake.send_ready();
 
     const ExecutorInfo& info = executor->info();
     log(LogLevel::info,
@@ -161,6 +160,8 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
         static_cast<long long>(kv.num_blocks) * options.block_size, kv.num_blocks, options.block_size,
         static_cast<double>(executor->kv_bytes_per_block()) * kv.num_blocks / (1 << 20), kv.max_model_len,
         static_cast<int>(config.layout.vllm_version.size()), config.layout.vllm_version.data());
+
+    handshake.send_ready();
 
     try {
         EngineCore core(config, *executor, queue, output);
