@@ -1,4 +1,5 @@
 import EngineClient
+import JSONBytes
 import MessagePack
 import Metrics
 import NIOCore
@@ -100,6 +101,24 @@ import Testing
         let disabled = try wire.post("/inference/v1/generate", "{}")
         #expect(disabled.status == 403)
         #expect(disabled.body.contains("\"type\":\"PermissionDeniedError\",\"param\":null,\"code\":403"))
+    }
+
+    @Test func catalogListsWhatTheRouterServes() throws {
+        let wire = try WireConnection(routes: { router, _ in
+            TestRoutes.install(&router)
+            RouteCatalog.install(on: &router)
+        })
+        defer { wire.close() }
+        let document = try JSONValue.parse(try wire.get("/openapi.json").body)
+        #expect(document["paths"]?.objectValue?.keys == ["/echo", "/inject", "/v1/echo"])
+        #expect(document["paths"]?["/echo"]?.objectValue?.keys == ["post"])
+    }
+
+    @Test func adapterRoutesExistOnlyWhereTheyAreAllowed() throws {
+        let wire = try server { $0.allowRuntimeLoRAUpdating = true }
+        defer { wire.close() }
+        #expect(try wire.post("/v1/load_lora_adapter", "{}").status == 400)
+        #expect(try wire.post("/v1/unload_lora_adapter", "{}").status == 404)
     }
 
     @Test func queueLimitShedsWork() throws {

@@ -56,7 +56,7 @@ package struct Router: Sendable {
         entries[path]?.handler(for: method) != nil
     }
 
-    package var paths: [String] { entries.keys.sorted() }
+    var sortedEntries: [Entry] { entries.values.sorted { $0.path < $1.path } }
 }
 
 private struct ClosureHandler: RouteHandler {

@@ -29,9 +29,14 @@ package enum UnsupportedRoutes {
             }
         }
         guard context.configuration.allowRuntimeLoRAUpdating else { return }
-        for path in ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"] where !router.has(.POST, path) {
-            router.add(.POST, path) { _, response in
+        if !router.has(.POST, "/v1/load_lora_adapter") {
+            router.add(.POST, "/v1/load_lora_adapter") { _, response in
                 response.send(.badRequest("LoRA adapters are not supported by this server."))
+            }
+        }
+        if !router.has(.POST, "/v1/unload_lora_adapter") {
+            router.add(.POST, "/v1/unload_lora_adapter") { _, response in
+                response.send(.notFound("No LoRA adapter is loaded: adapters are not supported by this server."))
             }
         }
     }

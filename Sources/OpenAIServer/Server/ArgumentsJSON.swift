@@ -23,14 +23,15 @@ package struct ArgumentsJSON {
         "fingerprint_mode", "fingerprint_value", "root_path", "api_key", "allowed_origins", "allowed_methods",
         "allowed_headers", "allow_credentials", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs",
         "ssl_ciphers", "enable_request_id_headers", "enable_server_load_tracking", "disable_uvicorn_access_log",
-        "disable_access_log_for_endpoints", "uvicorn_log_level", "h11_max_incomplete_event_size",
+        "disable_fastapi_docs", "disable_access_log_for_endpoints", "uvicorn_log_level",
+        "h11_max_incomplete_event_size",
         "h11_max_header_count", "http_timeout_keep_alive", "sse_keep_alive_interval", "max_num_queued_reqs",
         "engine_ready_timeout_secs", "shutdown_timeout", "enable_log_requests", "disable_log_stats",
     ]
 
     /// Keys without an effect here that do no harm.
     static let withoutEffect: Set<String> = [
-        "api_server_count", "renderer_num_workers", "enable_flash_late_interaction", "disable_fastapi_docs",
+        "api_server_count", "renderer_num_workers", "enable_flash_late_interaction",
         "limit_mm_per_prompt", "language_model_only", "tool_strict_level", "custom_histogram_buckets", "hf_token",
         "log_error_stack", "aggregate_engine_logging",
     ]
@@ -137,6 +138,7 @@ package struct ArgumentsJSON {
         try reader.strings("allowed_headers").map { configuration.cors.allowedHeaders = $0 }
         try reader.bool("allow_credentials").map { configuration.cors.allowCredentials = $0 }
         try reader.bool("enable_request_id_headers").map { configuration.enableRequestIDHeaders = $0 }
+        try reader.bool("disable_fastapi_docs").map { configuration.disableDocs = $0 }
         try reader.bool("enable_server_load_tracking").map { configuration.enableServerLoadTracking = $0 }
         try reader.bool("disable_uvicorn_access_log").map { configuration.disableAccessLog = $0 }
         if let endpoints = try reader.strings("disable_access_log_for_endpoints") {

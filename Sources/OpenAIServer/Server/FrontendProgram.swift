@@ -69,6 +69,7 @@ package struct FrontendProgram {
             DevelopmentRoutes.install(on: &router, context: context)
         }
         try installRoutes(&router, context, pool)
+        if !configuration.disableDocs { RouteCatalog.install(on: &router) }
         UnsupportedRoutes.install(on: &router, context: context)
 
         let service = HTTPService(context: context, router: router, logger: logger)

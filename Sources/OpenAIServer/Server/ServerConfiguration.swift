@@ -50,6 +50,8 @@ package struct ServerConfiguration: Sendable {
     package var cors = CORSPolicy.Settings()
     package var tls: TLSSettings?
     package var enableRequestIDHeaders = false
+    /// `disable_fastapi_docs`: no `/openapi.json`.
+    package var disableDocs = false
     package var enableServerLoadTracking = false
     package var disableAccessLog = false
     package var quietEndpoints: [String] = ["/health", "/metrics", "/ping", "/load", "/version"]
