@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 
 namespace blas_engine {
 namespace {
@@ -97,9 +98,17 @@ bool ZmqSocket::receive(Message& message, size_t max_frames, size_t max_bytes) {
 
 bool ZmqSocket::wait_readable(int timeout_ms) {
     zmq_pollitem_t item{socket_, 0, ZMQ_POLLIN, 0};
-    int ready = zmq_poll(&item, 1, timeout_ms);
-    if (ready < 0 && zmq_errno() != EINTR) fail("zmq_poll");
-    return ready > 0;
+    auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+    for (;;) {
+        int ready = zmq_poll(&item, 1, timeout_ms);
+        if (ready >= 0) return ready > 0;
+        if (zmq_errno() != EINTR) fail("zmq_poll");
+        if (timeout_ms > 0) {
+            auto left =
+                std::chrono::duration_cast<std::chrono::milliseconds>(deadline - std::chrono::steady_clock::now());
+            timeout_ms = static_cast<int>(std::max<int64_t>(left.count(), 0));
+        }
+    }
 }
 
 }  // namespace blas_engine

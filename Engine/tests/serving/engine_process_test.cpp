@@ -520,8 +520,8 @@ TEST(EngineProcess, MockKeepsItsTimes) {
         }
     }
     ASSERT_EQ(stamps.size(), 5u);
-    EXPECT_GE(stamps[0] - queued, 0.060);
-    EXPECT_GE(stamps[4] - stamps[0], 0.079);
+    // Steps keep to a grid: a late one is followed by one in time, but none comes early.
+    for (size_t i = 0; i < stamps.size(); ++i) EXPECT_GE(stamps[i] - queued, 0.060 + 0.020 * static_cast<double>(i));
 }
 
 TEST(EngineProcess, MockTokensDependOnSeedAndPromptOnly) {
