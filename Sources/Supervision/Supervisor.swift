@@ -283,6 +283,12 @@ package final class Supervisor {
         defer { loop.cancel(courtesy) }
         var killed = frontends?.shutdown(timeout: configuration.shutdownTimeout, isInterrupted: isInterrupted) ?? []
         enter("stopping")
+        // An engine with unsent answers waits for a frontend to take them, but there is none any more: a second signal
+        // ends it at once.
+        let reminder = loop.schedule(after: .milliseconds(500)) { [unowned self] in
+            for engine in engines?.processes ?? [] { engine.terminate() }
+        }
+        defer { loop.cancel(reminder) }
         let remaining = configuration.shutdownTimeout - (ContinuousClock.now - begin)
         killed += engines?.shutdown(timeout: max(remaining, .seconds(5)), isInterrupted: isInterrupted) ?? []
         return killed
