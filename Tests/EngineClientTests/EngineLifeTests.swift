@@ -1,5 +1,6 @@
 import EngineClient
 import EngineProtocol
+import Logging
 import MessagePack
 import Synchronization
 import Testing
@@ -240,11 +241,11 @@ import ZeroMQ
 
     @Test func impossibleRanksAreRefused() throws {
         for (start, count) in [(0, 0), (-1, 1), (65_535, 2), (Int.max, 1), (0, Int.max)] {
+            var configuration = EngineClientConfiguration(input: .address("ipc://in"), output: .address("ipc://out"))
+            configuration.engineStartIndex = start
+            configuration.engineCount = count
             #expect(throws: ZMQError.self) {
-                _ = try TestBench({
-                    $0.engineStartIndex = start
-                    $0.engineCount = count
-                })
+                try EngineClient(configuration: configuration, logger: Logger(label: "test"))
             }
         }
     }
