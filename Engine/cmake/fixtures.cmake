@@ -1,7 +1,7 @@
 # Tiny random-weight models for the tests, generated from the stored references (python3 with numpy).
 find_package(Python3 COMPONENTS Interpreter REQUIRED)
 set(engine_test_data ${CMAKE_CURRENT_LIST_DIR}/../tests/data)
-set(engine_fixtures_dir ${CMAKE_CURRENT_BINARY_DIR}/fixtures)
+set(engine_fixtures_dir ${CMAKE_BINARY_DIR}/fixtures)
 set(engine_fixtures_tool ${CMAKE_CURRENT_LIST_DIR}/../../tools/fixtures/make_tiny_models.py)
 file(GLOB engine_references CONFIGURE_DEPENDS ${engine_test_data}/*.json)
 add_custom_command(

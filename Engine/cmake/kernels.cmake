@@ -11,3 +11,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     set_source_files_properties(${kernels_dir}/kernels_avx512_bf16.cpp
         PROPERTIES COMPILE_OPTIONS "-O3;${avx512_flags};-mavx512bf16")
 endif()
+
+# Decode and prefill rates of a model beside the machine's read bandwidth.
+add_executable(blas-engine-bench ${CMAKE_CURRENT_LIST_DIR}/../src/bench/main.cpp)
+target_link_libraries(blas-engine-bench PRIVATE blas_engine_model)
