@@ -4,6 +4,8 @@
 #include <cmath>
 #include <vector>
 
+#include "sampling/row_ops.h"
+
 namespace blas_engine {
 
 int logprob_columns(int64_t requested, int vocab_size) {
@@ -13,13 +15,16 @@ int logprob_columns(int64_t requested, int vocab_size) {
 
 void fill_logprob_row(std::span<const float> logits, int32_t token, std::span<const int32_t> ids, LogprobRows& rows,
                       int row) {
-    float largest = *std::max_element(logits.begin(), logits.end());
-    double sum = 0;
-    for (float logit : logits) sum += std::exp(logit - largest);
-    auto normalizer = static_cast<float>(largest + std::log(sum));
+    thread_local std::vector<float> weights;
+    weights.resize(logits.size());
+    float largest = row_max(logits);
+    exp_below(logits, largest, weights);
+    auto normalizer = static_cast<float>(largest + std::log(row_sum(weights)));
 
     float chosen = logits[token];
-    rows.ranks[row] = std::count_if(logits.begin(), logits.end(), [&](float logit) { return logit >= chosen; });
+    int32_t rank = 0;
+    for (float logit : logits) rank += logit >= chosen ? 1 : 0;
+    rows.ranks[row] = rank;
 
     size_t start = static_cast<size_t>(row) * rows.columns;
     auto set = [&](size_t column, int32_t id) {

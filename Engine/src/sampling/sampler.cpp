@@ -8,19 +8,17 @@
 #include "sampling/logits_processors.h"
 #include "sampling/logprobs.h"
 #include "sampling/random.h"
+#include "sampling/row_ops.h"
 
 namespace blas_engine {
 namespace {
 
 constexpr float banned = -std::numeric_limits<float>::infinity();
 
-int32_t argmax(std::span<const float> logits) {
-    return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
-
 struct Candidate {
     float logit;
     int32_t id;
+    float weight;  // unnormalized probability
 };
 
 bool more_likely(const Candidate& a, const Candidate& b) {
@@ -31,15 +29,14 @@ bool more_likely(const Candidate& a, const Candidate& b) {
 Candidate top_k_boundary(std::vector<Candidate>& candidates, int64_t k) {
     auto nth = candidates.begin() + (std::min<int64_t>(k, std::ssize(candidates)) - 1);
     std::nth_element(candidates.begin(), nth, candidates.end(), more_likely);
-    return {nth->logit, std::numeric_limits<int32_t>::max()};
+    return {nth->logit, std::numeric_limits<int32_t>::max(), 0};
 }
 
 // The least likely candidate of the shortest run of most likely ones whose probability reaches top_p. Bisects by
 // selection instead of sorting, so that a flat distribution over a large vocabulary costs no more than a peaked one.
-Candidate top_p_boundary(std::vector<Candidate>& candidates, double top_p, float largest) {
-    auto weight = [&](const Candidate& c) { return static_cast<double>(std::exp(c.logit - largest)); };
+Candidate top_p_boundary(std::vector<Candidate>& candidates, double top_p) {
     double wanted = 0;
-    for (const Candidate& c : candidates) wanted += weight(c);
+    for (const Candidate& c : candidates) wanted += c.weight;
     wanted *= top_p;
 
     // Everything before `low` is kept, everything from `high` on is not; usually few candidates decide.
@@ -52,7 +49,7 @@ Candidate top_p_boundary(std::vector<Candidate>& candidates, double top_p, float
          middle = low + (high - low) / 2) {
         std::nth_element(low, middle, high, more_likely);
         double upper = 0;
-        for (auto c = low; c != middle; ++c) upper += weight(*c);
+        for (auto c = low; c != middle; ++c) upper += c->weight;
         if (reached + upper >= wanted) {
             high = middle;
         } else {
@@ -62,7 +59,7 @@ Candidate top_p_boundary(std::vector<Candidate>& candidates, double top_p, float
     }
     std::sort(low, high, more_likely);
     for (auto c = low; c != high; ++c) {
-        reached += weight(*c);
+        reached += c->weight;
         if (reached >= wanted) return *c;
     }
     return high == candidates.begin() ? candidates.front() : *(high - 1);
@@ -70,8 +67,7 @@ Candidate top_p_boundary(std::vector<Candidate>& candidates, double top_p, float
 
 // Inverse of the cumulative distribution of unnormalized probabilities.
 int32_t pick(std::span<const float> weights, double uniform) {
-    double total = 0;
-    for (float weight : weights) total += weight;
+    double total = row_sum(weights);
     double target = uniform * total;
     double reached = 0;
     int32_t last_possible = 0;
@@ -87,48 +83,46 @@ int32_t pick(std::span<const float> weights, double uniform) {
 }  // namespace
 
 int32_t choose_token(std::span<float> logits, const SamplingParams& params, double uniform) {
-    if (params.greedy()) return argmax(logits);
+    if (params.greedy()) return row_argmax(logits);
     auto scale = static_cast<float>(1 / params.temperature);
-    float largest = banned;
-    for (float& logit : logits) {
-        logit *= scale;
-        largest = std::max(largest, logit);
-    }
-    if (largest == banned) return argmax(logits);
+    for (float& logit : logits) logit *= scale;
+    float largest = row_max(logits);
+    if (std::isinf(largest)) return row_argmax(logits);  // everything is banned, or the model has overflowed
+
+    thread_local std::vector<float> weights;
+    weights.resize(logits.size());
+    exp_below(logits, largest, weights);
 
     // min_p is relative to the most likely token.
     float floor = params.min_p > 0 ? largest + static_cast<float>(std::log(params.min_p)) : banned;
-    Candidate boundary{floor, std::numeric_limits<int32_t>::max()};
+    Candidate boundary{floor, std::numeric_limits<int32_t>::max(), 0};
     if (params.top_k > 0 || params.top_p < 1) {
         thread_local std::vector<Candidate> candidates;
         candidates.clear();
         for (int32_t id = 0; id < static_cast<int32_t>(logits.size()); ++id) {
-            if (logits[id] >= floor && logits[id] != banned) candidates.push_back({logits[id], id});
+            if (logits[id] >= floor && weights[id] > 0) candidates.push_back({logits[id], id, weights[id]});
         }
         if (params.top_k > 0 && params.top_k < std::ssize(candidates)) {
             boundary = top_k_boundary(candidates, params.top_k);
             std::erase_if(candidates, [&](const Candidate& c) { return c.logit < boundary.logit; });
         }
-        if (params.top_p < 1) boundary = top_p_boundary(candidates, params.top_p, largest);
+        if (params.top_p < 1) boundary = top_p_boundary(candidates, params.top_p);
     }
-
-    thread_local std::vector<float> weights;
-    weights.resize(logits.size());
-    for (size_t i = 0; i < logits.size(); ++i) {
-        bool kept =
-            logits[i] > boundary.logit || (logits[i] == boundary.logit && static_cast<int32_t>(i) <= boundary.id);
-        weights[i] = kept ? std::exp(logits[i] - largest) : 0;
+    if (boundary.logit != banned) {
+        for (size_t i = 0; i < logits.size(); ++i) {
+            bool kept =
+                logits[i] > boundary.logit || (logits[i] == boundary.logit && static_cast<int32_t>(i) <= boundary.id);
+            if (!kept) weights[i] = 0;
+        }
     }
     return pick(weights, uniform);
 }
 
 void sample_token(std::span<float> logits, Request& request) {
-    request.num_nans_in_logits = 0;
-    for (float& logit : logits) {
-        if (std::isnan(logit)) {
-            logit = banned;
-            ++request.num_nans_in_logits;
-        }
+    request.num_nans_in_logits = count_nans(logits);
+    if (request.num_nans_in_logits > 0) {
+        std::replace_if(
+            logits.begin(), logits.end(), [](float logit) { return std::isnan(logit); }, banned);
     }
     const SamplingParams& params = request.params;
     thread_local std::vector<float> raw;

@@ -14,6 +14,7 @@
 #include "sampling/logprobs.h"
 #include "sampling/random.h"
 #include "sampling/repetition.h"
+#include "sampling/row_ops.h"
 
 namespace blas_engine {
 namespace {
@@ -274,6 +275,43 @@ TEST(Sampler, StaysInsideAllowedIdsWhenAllAreMasked) {
     std::vector<float> logits = {5, 4, 3, 2};
     sample_token(logits, request);
     EXPECT_EQ(request.new_tokens, (std::vector<int32_t>{3}));
+}
+
+TEST(RowOps, ExpIsAccurateAndUnderflowsToZero) {
+    std::vector<float> row;
+    for (int i = 0; i <= 87000; ++i) row.push_back(static_cast<float>(-i) * 1e-3F);
+    std::vector<float> out(row.size());
+    exp_below(row, 0, out);
+    for (size_t i = 0; i < row.size(); ++i) {
+        double exact = std::exp(static_cast<double>(row[i]));
+        ASSERT_NEAR(out[i] / exact, 1, 3e-7) << row[i];
+    }
+    EXPECT_EQ(out[0], 1);
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    const std::vector<float> extremes = {-infinity, -1e30F, -100, 0};
+    std::vector<float> results(extremes.size());
+    exp_below(extremes, 0, results);
+    EXPECT_EQ(results, (std::vector<float>{0, 0, 0, 1}));
+}
+
+TEST(RowOps, MaximumAndSumCoverEveryEntry) {
+    constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+    for (size_t size : {1u, 15u, 16u, 17u, 100u}) {
+        for (size_t at = 0; at < size; ++at) {
+            std::vector<float> row(size, -5);
+            row[at] = -1;
+            EXPECT_EQ(row_max(row), -1);
+            EXPECT_EQ(row_argmax(row), static_cast<int32_t>(at));
+            EXPECT_EQ(row_sum(row), -5.0 * static_cast<double>(size) + 4);
+            EXPECT_EQ(count_nans(row), 0);
+            row[at] = nan;
+            EXPECT_EQ(count_nans(row), 1);
+            if (size > 1) {
+                EXPECT_EQ(row_max(row), -5);
+            }
+        }
+    }
+    EXPECT_EQ(row_argmax(std::vector<float>{nan, nan}), 0);
 }
 
 TEST(Repetition, FindsPatternsOfEveryAllowedSize) {

@@ -101,7 +101,8 @@ EngineProcess::~EngineProcess() {
         kill(pid_, SIGKILL);
         waitpid(pid_, nullptr, 0);
     }
-    if (::testing::Test::HasFailure() || std::uncaught_exceptions() > 0) fprintf(stderr, "engine log:\n%s", log().c_str());
+    if (::testing::Test::HasFailure() || std::uncaught_exceptions() > 0)
+        fprintf(stderr, "engine log:\n%s", log().c_str());
     close_death_pipe();
     close(exit_fd_);
     close(log_fd_);
