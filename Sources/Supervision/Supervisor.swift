@@ -281,6 +281,14 @@ package final class Supervisor {
         listener?.close()
         let courtesy = endStreamsOfForeignFrontend(signals: signals)
         defer { loop.cancel(courtesy) }
+        // Without time to drain, what the engine still computes only keeps the processors from the frontend.
+        let early =
+            configuration.shutdownTimeout > .zero
+            ? nil
+            : loop.schedule(after: .milliseconds(400)) { [unowned self] in
+                for engine in engines?.processes ?? [] { engine.terminate() }
+            }
+        defer { loop.cancel(early) }
         var killed = frontends?.shutdown(timeout: configuration.shutdownTimeout, isInterrupted: isInterrupted) ?? []
         enter("stopping")
         // An engine with unsent answers waits for a frontend to take them, but there is none any more: a second signal
