@@ -155,7 +155,6 @@ import Testing
         #expect(c.maxUnfinishedRequests == 7)
         #expect(c.enableScaleOut)
         #expect(c.quietEndpoints.suffix(2) == ["/a", "/b"])
-        #expect(c.structuredOutputsBackend == "xgrammar")
         #expect(c.defaultChatTemplateKwargs?["enable_thinking"] == .bool(false))
         #expect(c.tls?.keyFile == "c.pem")
         #expect(c.tls?.clientCertificates == .required)
@@ -175,6 +174,12 @@ import Testing
         #expect(c.streamInterval == 1)
     }
 
+    @Test func emptyCollectionsAskForNothing() throws {
+        let arguments = try ArgumentsJSON(
+            #"{"model_tag":"m","lora_modules":[],"override_generation_config":{},"hf_overrides":{}}"#)
+        #expect(arguments.warnings.isEmpty)
+    }
+
     @Test func keysWithoutEffectWarn() throws {
         let arguments = try ArgumentsJSON(#"{"model_tag":"m","api_server_count":4,"renderer_num_workers":null}"#)
         #expect(
@@ -188,7 +193,8 @@ import Testing
         (#"{"model_tag":"m","max_logprobs":1e99}"#, "`max_logprobs` must be an integer"),
         (#"{"model_tag":"m","allow_credentials":1}"#, "`allow_credentials` must be true or false"),
         (#"{"model_tag":"m","allowed_origins":[1]}"#, "`allowed_origins` must be a list of strings"),
-        (#"{"model_tag":"m","hf_overrides":[]}"#, "`hf_overrides` must be an object"),
+        (#"{"model_tag":"m","default_chat_template_kwargs":[]}"#, "`default_chat_template_kwargs` must be an object"),
+        (#"{"model_tag":"m","tokenizer_mode":"mistral"}"#, "`tokenizer_mode` must be one of auto, hf, slow"),
         (#"{"model_tag":"m","shutdown_timeout":-1}"#, "`shutdown_timeout` must be a number of seconds"),
         (#"{"model_tag":"m","shutdown_timeout":NaN}"#, "`shutdown_timeout` must be a number of seconds"),
         (#"{"model_tag":"m","structured_outputs_config":{"backend":1}}"#, "`structured_outputs_config.backend`"),

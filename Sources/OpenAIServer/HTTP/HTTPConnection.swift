@@ -1,5 +1,6 @@
 import EngineClient
 import JSONBytes
+import Logging
 import Metrics
 import NIOCore
 import NIOHTTP1
@@ -282,6 +283,9 @@ final class HTTPConnection: ChannelDuplexHandler {
             body = ByteBuffer()
             self.handler = nil
             exchange.begin()
+            if service.context.configuration.enableLogRequests, exchange.entry?.options.contains(.work) == true {
+                service.logger.info("\(peer) - received \(path), \(exchange.requestBytes) bytes")
+            }
             handler.handle(request, exchange)
         case .discarding:
             becomeIdle()

@@ -8,7 +8,7 @@ package enum UnsupportedRoutes {
         (.POST, "/v1/chat/completions/render"), (.POST, "/v1/completions/derender"),
         (.POST, "/v1/chat/completions/derender"), (.POST, "/inference/v1/abort_requests"),
         (.POST, "/generative_scoring"), (.POST, "/v1/systemone"), (.POST, "/v1/decisions"),
-        (.POST, "/scale_elastic_ep"), (.POST, "/is_scaling_elastic_ep"),
+        (.GET, "/tokenizer_info"), (.POST, "/scale_elastic_ep"), (.POST, "/is_scaling_elastic_ep"),
     ]
 
     /// Call it last: routes that exist by then are left alone.

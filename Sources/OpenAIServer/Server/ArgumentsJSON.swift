@@ -11,32 +11,16 @@ package struct ArgumentsJSON {
     /// Whether `http_timeout_keep_alive` is among the arguments.
     package let givesKeepAlive: Bool
 
-    /// Keys that mean something to this server.
-    static let honoured: Set<String> = [
-        "model_tag", "served_model_name", "revision", "tokenizer", "tokenizer_revision", "tokenizer_mode",
-        "hf_config_path", "hf_overrides", "generation_config", "override_generation_config", "max_logprobs",
-        "chat_template", "chat_template_content_format", "default_chat_template_kwargs",
-        "trust_request_chat_template", "tool_call_parser", "enable_auto_tool_choice",
-        "exclude_tools_when_tool_choice_none", "reasoning_parser", "response_role", "structured_outputs_config",
-        "return_tokens_as_token_ids", "enable_prompt_tokens_details", "enable_force_include_usage",
-        "enable_per_request_metrics", "enable_tokenizer_info_endpoint", "enable_scale_out", "stream_interval",
-        "fingerprint_mode", "fingerprint_value", "root_path", "api_key", "allowed_origins", "allowed_methods",
-        "allowed_headers", "allow_credentials", "ssl_keyfile", "ssl_certfile", "ssl_ca_certs", "ssl_cert_reqs",
-        "ssl_ciphers", "enable_request_id_headers", "enable_server_load_tracking", "disable_uvicorn_access_log",
-        "disable_fastapi_docs", "disable_access_log_for_endpoints", "uvicorn_log_level",
-        "h11_max_incomplete_event_size",
-        "h11_max_header_count", "http_timeout_keep_alive", "sse_keep_alive_interval", "max_num_queued_reqs",
-        "engine_ready_timeout_secs", "shutdown_timeout", "enable_log_requests", "disable_log_stats",
-    ]
-
-    /// Keys without an effect here that do no harm.
+    /// Keys that change nothing here and do no harm: engine settings that the frontend need not know, Python's own
+    /// machinery, and features that are always on or not there yet.
     static let withoutEffect: Set<String> = [
-        "api_server_count", "renderer_num_workers", "enable_flash_late_interaction",
-        "limit_mm_per_prompt", "language_model_only", "tool_strict_level", "custom_histogram_buckets", "hf_token",
-        "log_error_stack", "aggregate_engine_logging",
+        "api_server_count", "renderer_num_workers", "enable_flash_late_interaction", "limit_mm_per_prompt",
+        "language_model_only", "tool_strict_level", "custom_histogram_buckets", "hf_token", "log_error_stack",
+        "aggregate_engine_logging", "revision", "tokenizer_revision", "hf_config_path", "hf_overrides",
+        "enable_auto_tool_choice", "enable_tokenizer_info_endpoint",
     ]
 
-    /// Keys whose features this server does not have.
+    /// Keys whose features this server does not have; ignoring them would change what the user asked for.
     static let rejected: Set<String> = [
         "config", "grpc", "grpc_port", "allowed_local_media_path", "allowed_media_domains", "skip_tokenizer_init",
         "enable_prompt_embeds", "io_processor_plugin", "reasoning_parser_plugin", "data_parallel_rank",
@@ -46,7 +30,8 @@ package struct ArgumentsJSON {
         "mm_processor_device", "mm_ipc_gpu_memory_gb", "default_mm_loras", "otlp_traces_endpoint",
         "collect_detailed_traces", "max_num_queued_tokens", "trust_request_mm_kwargs", "tool_parser_plugin",
         "tool_server", "log_config_file", "max_log_len", "enable_log_outputs", "enable_log_deltas", "tokens_only",
-        "enable_ssl_refresh", "middleware", "enable_offline_docs", "lora_modules",
+        "enable_ssl_refresh", "middleware", "enable_offline_docs", "lora_modules", "override_generation_config",
+        "enable_per_request_metrics",
     ]
 
     package init(_ text: String) throws(UsageError) {
@@ -58,12 +43,12 @@ package struct ArgumentsJSON {
         }
         guard let object = parsed.objectValue else { throw UsageError("--args-json must be a JSON object") }
 
-        let refused = object.pairs.filter { Self.rejected.contains($0.key) && !Self.isOff($0.key, $0.value) }
+        let refused = object.pairs.filter { Self.rejected.contains($0.key) && !Self.isOff($0.value) }
         if !refused.isEmpty {
             let list = refused.map { "\n  - \($0.key)" }.sorted().joined()
             throw UsageError("these arguments are not supported by the Swift frontend:\(list)")
         }
-        for (key, value) in object.pairs where Self.withoutEffect.contains(key) && !value.isNull {
+        for (key, value) in object.pairs where Self.withoutEffect.contains(key) && !Self.isOff(value) {
             warnings.append("argument '\(key)' currently has no effect in Swift frontend, ignoring")
         }
 
@@ -82,20 +67,16 @@ package struct ArgumentsJSON {
         try readLife(reader)
     }
 
-    /// A null is never rejected; an empty list of adapters asks for nothing.
-    private static func isOff(_ key: String, _ value: JSONValue) -> Bool {
-        value.isNull || (key == "lora_modules" && value.arrayValue?.isEmpty == true)
+    /// A null is never rejected; an empty list or object asks for nothing.
+    private static func isOff(_ value: JSONValue) -> Bool {
+        value.isNull || value.arrayValue?.isEmpty == true || value.objectValue?.isEmpty == true
     }
 
     private mutating func readModel(_ reader: ArgumentReader) throws(UsageError) {
-        configuration.revision = try reader.string("revision")
         configuration.tokenizer = try reader.string("tokenizer")
-        configuration.tokenizerRevision = try reader.string("tokenizer_revision")
-        try reader.string("tokenizer_mode").map { configuration.tokenizerMode = $0 }
-        configuration.hfConfigPath = try reader.string("hf_config_path")
-        try reader.object("hf_overrides").map { configuration.hfOverrides = $0 }
+        // Other modes mean other tokenizer libraries, which give other ids.
+        _ = try reader.choice("tokenizer_mode", of: ["auto", "hf", "slow"])
         try reader.string("generation_config").map { configuration.generationConfig = $0 }
-        try reader.object("override_generation_config").map { configuration.overrideGenerationConfig = $0 }
         try reader.int("max_logprobs", in: -1...1_000_000).map { configuration.maxLogprobs = $0 }
     }
 
@@ -106,15 +87,15 @@ package struct ArgumentsJSON {
         configuration.defaultChatTemplateKwargs = try reader.object("default_chat_template_kwargs")
         try reader.bool("trust_request_chat_template").map { configuration.trustRequestChatTemplate = $0 }
         configuration.toolCallParser = try reader.string("tool_call_parser")
-        try reader.bool("enable_auto_tool_choice").map { configuration.enableAutoToolChoice = $0 }
         try reader.bool("exclude_tools_when_tool_choice_none")
             .map { configuration.excludeToolsWhenToolChoiceNone = $0 }
         configuration.reasoningParser = try reader.string("reasoning_parser")
         try reader.string("response_role").map { configuration.responseRole = $0 }
         if let structured = try reader.object("structured_outputs_config"),
-            let backend = try ArgumentReader(object: structured, path: "structured_outputs_config.").string("backend")
+            let backend = try ArgumentReader(object: structured, path: "structured_outputs_config.").string("backend"),
+            backend != "auto", backend != "xgrammar"
         {
-            configuration.structuredOutputsBackend = backend
+            warnings.append("structured_outputs_config.backend '\(backend)' has no effect: xgrammar is asked for")
         }
     }
 
@@ -122,8 +103,6 @@ package struct ArgumentsJSON {
         try reader.bool("return_tokens_as_token_ids").map { configuration.returnTokensAsTokenIDs = $0 }
         try reader.bool("enable_prompt_tokens_details").map { configuration.enablePromptTokensDetails = $0 }
         try reader.bool("enable_force_include_usage").map { configuration.enableForceIncludeUsage = $0 }
-        try reader.bool("enable_per_request_metrics").map { configuration.enablePerRequestMetrics = $0 }
-        try reader.bool("enable_tokenizer_info_endpoint").map { configuration.enableTokenizerInfoEndpoint = $0 }
         try reader.bool("enable_scale_out").map { configuration.enableScaleOut = $0 }
         try reader.int("stream_interval", in: 1...1_000_000).map { configuration.streamInterval = $0 }
         try reader.string("fingerprint_mode").map { configuration.fingerprintMode = $0 }
@@ -139,7 +118,6 @@ package struct ArgumentsJSON {
         try reader.bool("allow_credentials").map { configuration.cors.allowCredentials = $0 }
         try reader.bool("enable_request_id_headers").map { configuration.enableRequestIDHeaders = $0 }
         try reader.bool("disable_fastapi_docs").map { configuration.disableDocs = $0 }
-        try reader.bool("enable_server_load_tracking").map { configuration.enableServerLoadTracking = $0 }
         try reader.bool("disable_uvicorn_access_log").map { configuration.disableAccessLog = $0 }
         if let endpoints = try reader.strings("disable_access_log_for_endpoints") {
             configuration.quietEndpoints += endpoints.flatMap { $0.split(separator: ",").map(String.init) }

@@ -9,14 +9,8 @@ package struct ServerConfiguration: Sendable {
     package var modelTag: String
     /// `served_model_name`; never empty after parsing (falls back to ``modelTag``).
     package var servedModelNames: [String]
-    package var revision: String?
     package var tokenizer: String?
-    package var tokenizerRevision: String?
-    package var tokenizerMode = "auto"
-    package var hfConfigPath: String?
-    package var hfOverrides = JSONObject()
     package var generationConfig = "auto"
-    package var overrideGenerationConfig = JSONObject()
     package var maxLogprobs = 20
 
     // Chat
@@ -25,19 +19,14 @@ package struct ServerConfiguration: Sendable {
     package var defaultChatTemplateKwargs: JSONObject?
     package var trustRequestChatTemplate = false
     package var toolCallParser: String?
-    package var enableAutoToolChoice = false
     package var excludeToolsWhenToolChoiceNone = false
     package var reasoningParser: String?
     package var responseRole = "assistant"
-    /// `structured_outputs_config.backend`; `auto` lets the frontend choose.
-    package var structuredOutputsBackend = "auto"
 
     // Answers
     package var returnTokensAsTokenIDs = false
     package var enablePromptTokensDetails = false
     package var enableForceIncludeUsage = false
-    package var enablePerRequestMetrics = false
-    package var enableTokenizerInfoEndpoint = false
     package var enableScaleOut = false
     package var streamInterval = 1
     /// `fingerprint_mode` / `fingerprint_value`: `auto`, `none` or `custom`.
@@ -52,7 +41,6 @@ package struct ServerConfiguration: Sendable {
     package var enableRequestIDHeaders = false
     /// `disable_fastapi_docs`: no `/openapi.json`.
     package var disableDocs = false
-    package var enableServerLoadTracking = false
     package var disableAccessLog = false
     package var quietEndpoints: [String] = ["/health", "/metrics", "/ping", "/load", "/version"]
     package var limits = HTTPLimits()
@@ -65,6 +53,7 @@ package struct ServerConfiguration: Sendable {
     package var engineReadyTimeout = 600.0
     /// Seconds that open requests may take after the first signal.
     package var shutdownTimeout = 0.0
+    /// One log line when a request that makes an engine work arrives; every end has its line anyway.
     package var enableLogRequests = false
     package var disableLogStats = false
 
