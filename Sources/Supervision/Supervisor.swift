@@ -13,6 +13,7 @@ package final class Supervisor {
     private let logger: Logger
     private let output: LogOutput
     private let loop = EventLoop()
+    private let notifier = ServiceNotifier()
     private let start = ContinuousClock.now
     /// What was reached when, for the start-up line.
     private var milestones: [(name: String, after: Duration)] = []
@@ -184,6 +185,11 @@ package final class Supervisor {
         guard state != self.state else { return }
         logger.info("State: \(self.state) -> \(state)")
         self.state = state
+        switch state {
+        case "serving": notifier.ready("serving")
+        case "stopping", "draining": notifier.stopping()
+        default: notifier.status(state)
+        }
     }
 
     private func serve(signals: SignalSource) throws -> ExitCode {

@@ -183,3 +183,33 @@ import Testing
         #expect(RuntimeDirectory.ownerOfPort(711, in: [scratch.path]) == nil)
     }
 }
+
+@Suite struct ServiceNotifierTests {
+    private func receive(_ address: SocketAddress, path: String) -> [String] {
+        let manager = FileDescriptor(owning: socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0))
+        #expect(address.withPointer { bind(manager.rawValue, $0, $1) } == 0)
+        let notifier = ServiceNotifier(path: path)
+        notifier.status("loading")
+        notifier.ready("serving")
+        notifier.stopping()
+        return (0..<3).map { _ in
+            var chunk = [UInt8](repeating: 0, count: 256)
+            let count = recv(manager.rawValue, &chunk, chunk.count, 0)
+            return String(decoding: chunk[..<max(count, 0)], as: UTF8.self)
+        }
+    }
+
+    @Test func managerIsToldOverAPathOrAnAbstractName() throws {
+        let expected = ["STATUS=loading", "READY=1\nSTATUS=serving", "STOPPING=1"]
+        let scratch = Scratch()
+        #expect(receive(try .unix(path: scratch.file("notify")), path: scratch.file("notify")) == expected)
+        let name = "supervision-test-\(getpid())"
+        #expect(receive(try .abstract(name: name), path: "@" + name) == expected)
+    }
+
+    @Test func absentManagerIsNoProblem() {
+        for path in [nil, "", "relative", "/no/such/socket", "@" + String(repeating: "x", count: 200)] {
+            ServiceNotifier(path: path).ready("x")
+        }
+    }
+}

@@ -74,6 +74,11 @@ package struct ServeCommand: ParsableCommand {
         if kind == .python, supervisor.frontendBinary != nil {
             throw SupervisionError(.usage, "--frontend python takes --python, not --frontend-binary")
         }
+        if kind == .python, supervisor.dataParallelSize > 1 {
+            throw SupervisionError(
+                .usage,
+                "--frontend python with --data-parallel-size above 1 needs a coordinator, which is not there yet")
+        }
         let program = try Binaries.frontend(
             kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
         let model = try model ?? Binaries.defaultModel(explicit: nil)

@@ -51,6 +51,15 @@ package struct SocketAddress {
         return SocketAddress(storage: storage, length: socklen_t(2 + bytes.count + 1))
     }
 
+    /// A unix socket name outside the file system.
+    package static func abstract(name: String) throws -> SocketAddress {
+        let address = try unix(path: "@" + name)
+        var storage = address.storage
+        withUnsafeMutableBytes(of: &storage) { $0[2] = 0 }
+        // No terminator: every byte counts.
+        return SocketAddress(storage: storage, length: address.length - 1)
+    }
+
     /// The address a descriptor is bound to.
     package static func ofSocket(_ descriptor: Int32) -> SocketAddress? {
         var storage = sockaddr_storage()
