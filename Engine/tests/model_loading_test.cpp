@@ -18,9 +18,8 @@ namespace fs = std::filesystem;
 class ModelFolder : public ::testing::Test {
   protected:
     void SetUp() override {
-        char name[] = "/tmp/blas-engine-model-XXXXXX";
-        ASSERT_NE(mkdtemp(name), nullptr);
-        folder_ = name;
+        folder_ = (fs::temp_directory_path() / "blas-engine-model-XXXXXX").string();
+        ASSERT_NE(mkdtemp(folder_.data()), nullptr);
         use("llama");
     }
     void TearDown() override { fs::remove_all(folder_); }
