@@ -72,4 +72,33 @@ double row_sum(std::span<const float> row) {
     return total;
 }
 
+HeavyEntries entries_from(std::span<const float> row, float threshold) {
+    // Single precision within a stretch, double across: conversions would cost more than the comparison.
+    constexpr size_t stretch = 64 * lanes;
+    HeavyEntries total;
+    for (size_t start = 0; start < row.size(); start += stretch) {
+        size_t end = std::min(row.size(), start + stretch);
+        size_t whole = start + (end - start) / lanes * lanes;
+        float sum[lanes] = {};
+        int32_t count[lanes] = {};
+        for (size_t i = start; i < whole; i += lanes) {
+            for (size_t lane = 0; lane < lanes; ++lane) {
+                bool heavy = row[i + lane] >= threshold;
+                sum[lane] += heavy ? row[i + lane] : 0;
+                count[lane] += heavy ? 1 : 0;
+            }
+        }
+        for (size_t i = whole; i < end; ++i) {
+            bool heavy = row[i] >= threshold;
+            sum[0] += heavy ? row[i] : 0;
+            count[0] += heavy ? 1 : 0;
+        }
+        for (size_t lane = 0; lane < lanes; ++lane) {
+            total.sum += sum[lane];
+            total.count += count[lane];
+        }
+    }
+    return total;
+}
+
 }  // namespace blas_engine

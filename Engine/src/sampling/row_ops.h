@@ -23,4 +23,11 @@ void exp_below(std::span<const float> row, float largest, std::span<float> out);
 // Sum in double precision.
 double row_sum(std::span<const float> row);
 
+// Number and sum of the entries that are at least `threshold`.
+struct HeavyEntries {
+    int64_t count = 0;
+    double sum = 0;
+};
+HeavyEntries entries_from(std::span<const float> row, float threshold);
+
 }  // namespace blas_engine

@@ -1,6 +1,7 @@
 #include "sampling/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -15,67 +16,105 @@ namespace {
 
 constexpr float banned = -std::numeric_limits<float>::infinity();
 
-struct Candidate {
-    float logit;
+// The least likely entry that a cut keeps: heavier entries stay, equally heavy ones up to this id.
+struct Boundary {
+    float weight;
     int32_t id;
-    float weight;  // unnormalized probability
 };
 
-bool more_likely(const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-}
-
-// The least likely candidate that top_k keeps: the k-th, together with all that tie with it.
-Candidate top_k_boundary(std::vector<Candidate>& candidates, int64_t k) {
-    auto nth = candidates.begin() + (std::min<int64_t>(k, std::ssize(candidates)) - 1);
-    std::nth_element(candidates.begin(), nth, candidates.end(), more_likely);
-    return {nth->logit, std::numeric_limits<int32_t>::max(), 0};
-}
-
-// The least likely candidate of the shortest run of most likely ones whose probability reaches top_p. Bisects by
-// selection instead of sorting, so that a flat distribution over a large vocabulary costs no more than a peaked one.
-Candidate top_p_boundary(std::vector<Candidate>& candidates, double top_p) {
-    double wanted = 0;
-    for (const Candidate& c : candidates) wanted += c.weight;
-    wanted *= top_p;
-
-    // Everything before `low` is kept, everything from `high` on is not; usually few candidates decide.
-    constexpr ptrdiff_t first_guess = 256;
-    constexpr ptrdiff_t small_enough = 32;
-    auto low = candidates.begin();
-    auto high = candidates.end();
-    double reached = 0;
-    for (auto middle = low + std::min(first_guess, (high - low) / 2); high - low > small_enough;
-         middle = low + (high - low) / 2) {
-        std::nth_element(low, middle, high, more_likely);
-        double upper = 0;
-        for (auto c = low; c != middle; ++c) upper += c->weight;
-        if (reached + upper >= wanted) {
-            high = middle;
-        } else {
-            reached += upper;
+// Walks the entries from the heaviest to the first one for which `enough(count, sum)` holds, both counted up to and
+// including it. Some entry must satisfy it. Sorting would do; but bisecting the weight with passes that vectorize,
+// until few entries are left to sort, costs the same for flat and peaked distributions and far less for large
+// vocabularies.
+template <class Enough>
+Boundary find_boundary(std::span<const float> weights, Enough enough) {
+    // Non-negative floats are ordered like their bits. Entries of `low` and more are enough, those of `high` are not.
+    uint32_t low = 1;
+    uint32_t high = std::bit_cast<uint32_t>(1.0F) + 1;  // above the largest weight
+    HeavyEntries at_low = entries_from(weights, std::bit_cast<float>(low));
+    HeavyEntries at_high;
+    // The entries that are still open, and what stands above all of them.
+    std::span<const float> open = weights;
+    HeavyEntries above_open;
+    thread_local std::vector<float> narrowed;
+    constexpr int64_t few = 64;
+    while (at_low.count - at_high.count > few && high - low > 1) {
+        uint32_t middle = low + (high - low) / 2;
+        HeavyEntries at_middle = entries_from(open, std::bit_cast<float>(middle));
+        at_middle.count += above_open.count;
+        at_middle.sum += above_open.sum;
+        if (enough(at_middle.count, at_middle.sum)) {
             low = middle;
+            at_low = at_middle;
+        } else {
+            high = middle;
+            at_high = at_middle;
+        }
+        if (4 * (at_low.count - at_high.count) < std::ssize(open)) {
+            narrowed.resize(std::max(narrowed.size(), open.size()));
+            size_t kept = 0;
+            for (float weight : open) {
+                narrowed[kept] = weight;  // in place once `open` is `narrowed`; overwritten if it does not belong
+                uint32_t bits = std::bit_cast<uint32_t>(weight);
+                kept += bits >= low && bits < high ? 1 : 0;
+            }
+            open = std::span(narrowed).first(kept);
+            above_open = at_high;
         }
     }
-    std::sort(low, high, more_likely);
-    for (auto c = low; c != high; ++c) {
-        reached += c->weight;
-        if (reached >= wanted) return *c;
+    thread_local std::vector<int32_t> deciding;
+    deciding.clear();
+    for (int32_t id = 0; id < std::ssize(weights); ++id) {
+        uint32_t bits = std::bit_cast<uint32_t>(weights[id]);
+        if (bits >= low && bits < high) deciding.push_back(id);
     }
-    return high == candidates.begin() ? candidates.front() : *(high - 1);
+    std::stable_sort(deciding.begin(), deciding.end(), [&](int32_t a, int32_t b) { return weights[a] > weights[b]; });
+    HeavyEntries reached = at_high;
+    for (int32_t id : deciding) {
+        reached.count += 1;
+        reached.sum += weights[id];
+        if (enough(reached.count, reached.sum)) return {weights[id], id};
+    }
+    // Rounding: the parts add up to a little less than the whole.
+    return {std::bit_cast<float>(low), std::numeric_limits<int32_t>::max()};
+}
+
+void drop_below(std::span<float> weights, Boundary boundary) {
+    for (size_t i = 0; i < weights.size(); ++i) {
+        bool heavier = weights[i] > boundary.weight;
+        bool equal = weights[i] == boundary.weight;
+        bool kept = heavier | (equal & (static_cast<int32_t>(i) <= boundary.id));
+        weights[i] = kept ? weights[i] : 0;
+    }
 }
 
 // Inverse of the cumulative distribution of unnormalized probabilities.
 int32_t pick(std::span<const float> weights, double uniform) {
-    double total = row_sum(weights);
+    constexpr size_t block = 1024;
+    auto block_at = [&](size_t start) { return weights.subspan(start, std::min(block, weights.size() - start)); };
+    double total = 0;
+    for (size_t start = 0; start < weights.size(); start += block) total += row_sum(block_at(start));
     double target = uniform * total;
+
+    // Whole blocks first: one entry after the other would be a chain of additions as long as the vocabulary.
+    size_t start = 0;
+    size_t last_block = 0;
     double reached = 0;
-    int32_t last_possible = 0;
-    for (size_t i = 0; i < weights.size(); ++i) {
-        if (weights[i] <= 0) continue;
-        last_possible = static_cast<int32_t>(i);
-        reached += weights[i];
-        if (reached > target) break;  // else rounding has left a sliver above the last entry
+    for (; start < weights.size(); start += block) {
+        double sum = row_sum(block_at(start));
+        if (sum > 0) last_block = start;
+        if (reached + sum > target) break;
+        reached += sum;
+    }
+    if (start >= weights.size()) start = last_block;  // rounding has left a sliver above the last entry
+    auto last_possible = static_cast<int32_t>(start);
+    for (float weight : block_at(start)) {
+        if (weight > 0) {
+            last_possible = static_cast<int32_t>(start);
+            reached += weight;
+            if (reached > target) break;
+        }
+        ++start;
     }
     return last_possible;
 }
@@ -93,27 +132,16 @@ int32_t choose_token(std::span<float> logits, const SamplingParams& params, doub
     weights.resize(logits.size());
     exp_below(logits, largest, weights);
 
-    // min_p is relative to the most likely token.
-    float floor = params.min_p > 0 ? largest + static_cast<float>(std::log(params.min_p)) : banned;
-    Candidate boundary{floor, std::numeric_limits<int32_t>::max(), 0};
-    if (params.top_k > 0 || params.top_p < 1) {
-        thread_local std::vector<Candidate> candidates;
-        candidates.clear();
-        for (int32_t id = 0; id < static_cast<int32_t>(logits.size()); ++id) {
-            if (logits[id] >= floor && weights[id] > 0) candidates.push_back({logits[id], id, weights[id]});
-        }
-        if (params.top_k > 0 && params.top_k < std::ssize(candidates)) {
-            boundary = top_k_boundary(candidates, params.top_k);
-            std::erase_if(candidates, [&](const Candidate& c) { return c.logit < boundary.logit; });
-        }
-        if (params.top_p < 1) boundary = top_p_boundary(candidates, params.top_p);
+    constexpr int32_t all_that_tie = std::numeric_limits<int32_t>::max();
+    // Weights are relative to the most likely token, and so is min_p.
+    if (params.min_p > 0) drop_below(weights, {static_cast<float>(params.min_p), all_that_tie});
+    if (params.top_k > 0 && params.top_k < std::ssize(weights)) {
+        Boundary boundary = find_boundary(weights, [&](int64_t count, double) { return count >= params.top_k; });
+        drop_below(weights, {boundary.weight, all_that_tie});
     }
-    if (boundary.logit != banned) {
-        for (size_t i = 0; i < logits.size(); ++i) {
-            bool kept =
-                logits[i] > boundary.logit || (logits[i] == boundary.logit && static_cast<int32_t>(i) <= boundary.id);
-            if (!kept) weights[i] = 0;
-        }
+    if (params.top_p < 1) {
+        double wanted = params.top_p * row_sum(weights);
+        drop_below(weights, find_boundary(weights, [&](int64_t, double sum) { return sum >= wanted; }));
     }
     return pick(weights, uniform);
 }
