@@ -1,23 +1,6 @@
 import JSONBytes
 import Jinja
 
-/// What a chat template is rendered with.
-package struct Conversation: Sendable {
-    package var messages: [JSONValue]
-    /// The `tools` array as the client sent it.
-    package var tools: [JSONValue]
-    package var documents: [JSONValue]?
-    package var addGenerationPrompt = true
-    package var continueFinalMessage = false
-    /// `chat_template_kwargs` over the server's defaults, and `reasoning_effort`.
-    package var variables = JSONObject()
-
-    package init(messages: [JSONValue], tools: [JSONValue] = []) {
-        self.messages = messages
-        self.tools = tools
-    }
-}
-
 /// A compiled chat template with the special tokens it may print.
 package struct ChatTemplate: Sendable {
     /// What templates expect of `content` (vLLM: `--chat-template-content-format`).
@@ -28,74 +11,151 @@ package struct ChatTemplate: Sendable {
         case openai
     }
 
-    package let contentFormat: ContentFormat
-    private let template: Template
+    private struct Compiled: Sendable {
+        let template: Template
+        let format: ContentFormat
+        /// The template knows the role `developer`; otherwise such messages become system messages.
+        let knowsDeveloper: Bool
+        let mentionsContent: Bool
+
+        init(_ source: String, format: ContentFormat?) throws(ChatError) {
+            do {
+                template = try Template(source)
+            } catch {
+                throw ChatError("the chat template cannot be used: \(error)")
+            }
+            self.format = format ?? ContentFormatDetection.detect(template)
+            knowsDeveloper = contains(source, "\"developer\"") || contains(source, "'developer'")
+            mentionsContent = contains(source, "content")
+        }
+    }
+
+    private let standard: Compiled
+    /// The template named `tool_use`, when the model has one.
+    private let forTools: Compiled?
     private let specialTokens: [(name: String, value: JSONValue)]
 
-    /// - Parameter contentFormat: nil = find out from the template.
+    package var contentFormat: ContentFormat { standard.format }
+
+    /// - Parameters:
+    ///   - toolUseSource: a second template for requests with tools.
+    ///   - contentFormat: nil = find out from the template, as vLLM's `auto`.
     package init(
-        source: String, contentFormat: ContentFormat? = nil, specialTokens: [(name: String, value: JSONValue)] = []
+        source: String, toolUseSource: String? = nil, contentFormat: ContentFormat? = nil,
+        specialTokens: [(name: String, value: JSONValue)] = []
     ) throws(ChatError) {
-        do {
-            template = try Template(source)
-        } catch {
-            throw ChatError("the chat template cannot be used: \(error)")
-        }
-        self.contentFormat = contentFormat ?? ContentFormatDetection.detect(source)
+        standard = try Compiled(source, format: contentFormat)
+        forTools = try toolUseSource.map { source throws(ChatError) in try Compiled(source, format: contentFormat) }
         self.specialTokens = specialTokens
     }
 
+    /// Another template (`chat_template` of a trusted request) with this model's special tokens.
+    package func replacing(source: String) throws(ChatError) -> ChatTemplate {
+        try ChatTemplate(source: source, specialTokens: specialTokens)
+    }
+
     /// The prompt text of a conversation.
-    /// - Throws: for messages that the template refuses or that need more work than a prompt may.
+    /// - Throws: for messages that are malformed, that the template refuses or that need more work than a prompt may.
     package func render(_ conversation: Conversation) throws(ChatError) -> String {
-        var messages: [JSONValue] = []
+        let compiled = conversation.tools.isEmpty ? standard : forTools ?? standard
+        var messages: [JSONObject] = []
         messages.reserveCapacity(conversation.messages.count)
         for message in conversation.messages {
-            messages.append(try MessageNormalization.normalize(message, format: contentFormat))
+            messages.append(try MessageNormalization.normalize(message, format: compiled.format))
         }
+        if !compiled.knowsDeveloper { messages = MessageNormalization.withoutDeveloper(messages) }
+        guard conversation.continueFinalMessage else {
+            return try render(messages, of: conversation, with: compiled)
+        }
+        guard compiled.mentionsContent else {
+            throw ChatError(
+                "continue_final_message is set, but the chat template does not use the content of messages.")
+        }
+        let text = try FinalMessage.mark(&messages)
+        return try FinalMessage.cut(try render(messages, of: conversation, with: compiled), finalText: text)
+    }
+
+    private func render(
+        _ messages: [JSONObject], of conversation: Conversation, with compiled: Compiled
+    ) throws(ChatError) -> String {
+        var tools: [JSONValue] = []
+        for tool in conversation.tools { tools.append(try ToolNormalization.normalize(tool)) }
+        // A later variable wins over an earlier one of the same name.
         var variables = specialTokens
-        variables.append(("messages", .array(messages)))
-        variables.append(("tools", conversation.tools.isEmpty ? .null : .array(conversation.tools)))
-        variables.append(("documents", conversation.documents.map(JSONValue.array) ?? .null))
-        variables.append(("add_generation_prompt", .bool(conversation.addGenerationPrompt)))
         for (name, value) in conversation.variables.pairs { variables.append((name, value)) }
-        let text: String
+        if let documents = conversation.documents {
+            variables.append(("documents", .array(documents)))
+        } else if conversation.variables["documents"] == nil {
+            variables.append(("documents", .null))
+        }
+        variables.append(("messages", .array(messages.map(JSONValue.object))))
+        variables.append(("tools", tools.isEmpty ? .null : .array(tools)))
+        variables.append(("add_generation_prompt", .bool(conversation.addGenerationPrompt)))
         do {
-            text = try template.render(variables)
+            return try compiled.template.render(variables)
         } catch {
             throw ChatError(error.kind == .raised ? error.message : "the chat template failed: \(error)")
         }
-        guard conversation.continueFinalMessage else { return text }
-        return try FinalMessage.cut(text, conversation.messages)
     }
 }
 
-/// `continue_final_message`: the prompt ends right behind the text of the last message.
+/// `continue_final_message`: a mark behind the last message shows where the prompt has to end, whatever the template
+/// does to the text before it.
 private enum FinalMessage {
-    static func cut(_ text: String, _ messages: [JSONValue]) throws(ChatError) -> String {
-        guard let content = messages.last.flatMap({ MessageNormalization.text(of: $0["content"]) }) else {
-            throw ChatError("continue_final_message needs a final message with text content.")
+    private static let mark = "CONTINUE_FINAL_MESSAGE_TAG"
+
+    /// Appends the mark to the last text of the last message.
+    /// - Returns: that text without the mark.
+    static func mark(_ messages: inout [JSONObject]) throws(ChatError) -> String {
+        let missing = ChatError("continue_final_message is set but the final message has no text to continue.")
+        guard let last = messages.indices.last else { throw missing }
+        switch messages[last]["content"] {
+        case .string(let text):
+            messages[last]["content"] = .string(text + mark + " ")
+            return text
+        case .array(var parts):
+            guard let index = parts.lastIndex(where: { $0["text"] != nil }), var part = parts[index].objectValue,
+                let text = part["text"]?.stringValue
+            else { throw missing }
+            part["text"] = .string(text + mark + " ")
+            parts[index] = .object(part)
+            messages[last]["content"] = .array(parts)
+            return text
+        default: throw missing
         }
-        let haystack = Array(text.utf8)
-        // Templates may trim the message; what they print of it ends where its trimmed text ends.
-        var trimmed = content[...]
-        while let last = trimmed.last, last.isWhitespace { trimmed.removeLast() }
-        while let first = trimmed.first, first.isWhitespace { trimmed.removeFirst() }
-        let needle = Array(trimmed.utf8)
-        guard !needle.isEmpty, haystack.count >= needle.count else {
-            throw ChatError("continue_final_message: the final message does not appear in the prompt.")
+    }
+
+    static func cut(_ rendered: String, finalText: String) throws(ChatError) -> String {
+        let bytes = Array(rendered.utf8)
+        let mark = Array(self.mark.utf8)
+        guard contains(rendered, trimmed(finalText)), let position = lastOffset(of: mark, in: bytes)
+        else {
+            throw ChatError(
+                "continue_final_message is set but the final message does not appear in the chat after applying the "
+                    + "chat template.")
         }
-        var start = haystack.count - needle.count
-        while start >= 0 {
-            if haystack[start] == needle[0], haystack[start..<(start + needle.count)].elementsEqual(needle) {
-                var end = start + needle.count
-                // Keep trailing white space of the message where the template kept it.
-                let rest = Array(content[trimmed.endIndex...].utf8)
-                if haystack[end...].starts(with: rest) { end += rest.count }
-                return String(decoding: haystack[..<end], as: UTF8.self)
-            }
-            start -= 1
+        let isKept = bytes.count > position + mark.count && bytes[position + mark.count] == 0x20
+        let kept = String(decoding: bytes[..<position], as: UTF8.self)
+        // A template that trims messages has swallowed the space behind the mark: trim as it would have.
+        return isKept ? kept : trimmedRight(kept)
+    }
+
+    private static func trimmedRight(_ text: String) -> String {
+        var scalars = text.unicodeScalars[...]
+        while let last = scalars.last, last.properties.isWhitespace { scalars.removeLast() }
+        return String(scalars)
+    }
+
+    private static func trimmed(_ text: String) -> String {
+        String(trimmedRight(text).unicodeScalars.drop(while: \.properties.isWhitespace))
+    }
+
+    private static func lastOffset(of needle: [UInt8], in bytes: [UInt8]) -> Int? {
+        var offset = bytes.count - needle.count
+        while offset >= 0 {
+            if bytes[offset] == needle[0], bytes[offset..<offset + needle.count].elementsEqual(needle) { return offset }
+            offset -= 1
         }
-        throw ChatError("continue_final_message: the final message does not appear in the prompt.")
+        return nil
     }
 }

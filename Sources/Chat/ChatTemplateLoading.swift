@@ -4,47 +4,60 @@ import JSONBytes
 extension ChatTemplate {
     /// Finds the chat template of a model folder, or takes the operator's own.
     ///
-    /// Order: `override` (a path to a file, or the template itself), `chat_template.jinja`, `chat_template.json`,
-    /// `chat_template` of `tokenizer_config.json` (text, or a list of named templates of which `default` is taken).
+    /// Order: `override` (a path to a file, or the template itself), `chat_template.jinja` (with
+    /// `additional_chat_templates/tool_use.jinja` for requests with tools), `chat_template.json`, `chat_template` of
+    /// `tokenizer_config.json`: one text, or a list of named templates of which `default` and `tool_use` are taken.
     /// - Returns: nil when the model has none; chat requests are refused then.
     package static func load(
         folder: String, override: String?, contentFormat: ContentFormat?
     ) throws(ChatError) -> ChatTemplate? {
         let config = try json(folder + "/tokenizer_config.json")
-        let source: String?
+        var sources: (standard: String, toolUse: String?)?
         if let override {
-            source = try text(override) ?? inline(override)
-            if source == nil { throw ChatError("--chat-template: \(override) is neither a file nor a template") }
+            if let file = try text(override) {
+                sources = (file, nil)
+            } else if override.utf8.contains(where: { $0 == 0x7B || $0 == 0x7D || $0 == 0x0A }) {
+                sources = (override, nil)
+            } else {
+                throw ChatError("--chat-template: '\(override)' looks like a path, but no such file can be read")
+            }
         } else if let file = try text(folder + "/chat_template.jinja") {
-            source = file
-        } else {
-            source =
-                named(try json(folder + "/chat_template.json")?["chat_template"]) ?? named(config?["chat_template"])
+            sources = (file, try text(folder + "/additional_chat_templates/tool_use.jinja"))
+        } else if let value = try json(folder + "/chat_template.json")?["chat_template"], !value.isNull {
+            sources = try named(value)
+        } else if let value = config?["chat_template"], !value.isNull {
+            sources = try named(value)
         }
-        guard let source else { return nil }
-        return try ChatTemplate(source: source, contentFormat: contentFormat, specialTokens: specialTokens(config))
+        guard let sources else { return nil }
+        return try ChatTemplate(
+            source: sources.standard, toolUseSource: sources.toolUse, contentFormat: contentFormat,
+            specialTokens: specialTokens(config, try json(folder + "/special_tokens_map.json")))
     }
 
-    private static func inline(_ text: String) -> String? {
-        text.contains("{{") || text.contains("{%") ? text : nil
-    }
-
-    private static func named(_ value: JSONValue?) -> String? {
-        switch value {
-        case .string(let text): return text
-        case .array(let entries):
-            let preferred = entries.first { $0["name"]?.stringValue == "default" } ?? entries.first
-            return preferred?["template"]?.stringValue
-        default: return nil
+    private static func named(_ value: JSONValue) throws(ChatError) -> (standard: String, toolUse: String?) {
+        if let text = value.stringValue { return (text, nil) }
+        var templates: [String: String] = [:]
+        for entry in value.arrayValue ?? [] {
+            if let name = entry["name"]?.stringValue { templates[name] = entry["template"]?.stringValue }
         }
+        for (name, template) in value.objectValue?.pairs ?? [] { templates[name] = template.stringValue }
+        guard let standard = templates["default"] ?? (templates.count == 1 ? templates.first?.value : nil) else {
+            let names = templates.keys.sorted().joined(separator: ", ")
+            throw ChatError("the model has several chat templates (\(names)) but none named 'default'")
+        }
+        return (standard, templates["tool_use"])
     }
 
-    private static func specialTokens(_ config: JSONValue?) -> [(name: String, value: JSONValue)] {
+    private static func specialTokens(
+        _ config: JSONValue?, _ map: JSONValue?
+    ) -> [(name: String, value: JSONValue)] {
         let names = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]
         return names.compactMap { name in
-            guard let entry = config?[name] else { return nil }
-            guard let text = entry.stringValue ?? entry["content"]?.stringValue else { return nil }
-            return (name, .string(text))
+            for source in [config, map] {
+                guard let entry = source?[name] else { continue }
+                if let text = entry.stringValue ?? entry["content"]?.stringValue { return (name, .string(text)) }
+            }
+            return nil
         }
     }
 
@@ -59,8 +72,8 @@ extension ChatTemplate {
 
     /// A whole file; nil when there is none.
     private static func text(_ path: String) throws(ChatError) -> String? {
-        let limit = 16 << 20
-        guard let file = fopen(path, "re") else { return nil }
+        let limit = 64 << 20
+        guard !path.utf8.contains(0), let file = fopen(path, "re") else { return nil }
         defer { fclose(file) }
         var bytes: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 1 << 16)
@@ -70,7 +83,9 @@ extension ChatTemplate {
             bytes.append(contentsOf: chunk[..<count])
             guard bytes.count <= limit else { throw ChatError("\(path) is larger than \(limit) bytes") }
         }
+        // A folder can be opened but not read.
         guard ferror(file) == 0 else { return nil }
-        return String(decoding: bytes, as: UTF8.self)
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw ChatError("\(path) is not UTF-8") }
+        return text
     }
 }

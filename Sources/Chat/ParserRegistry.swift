@@ -1,50 +1,106 @@
-import JSONBytes
-
 /// The parsers a server was started with, chosen by vLLM's names.
 package struct ParserSelection: Sendable {
-    package static let toolParserNames = ["hermes"]
-    package static let reasoningParserNames = ["deepseek_r1", "qwen3"]
+    private typealias ToolFactory = @Sendable () -> any ToolParser
+    private typealias ReasoningFactory = @Sendable (_ isClosed: Bool) -> any ReasoningParser
 
-    private let toolParser: String?
-    private let reasoningParser: String?
+    private static let toolParsers: [String: ToolFactory] = [
+        "hermes": { HermesToolParser() },
+        // vLLM's alias for Qwen models that write JSON.
+        "qwen3_json": { HermesToolParser() },
+    ]
+    private static let reasoningParsers: [String: ReasoningFactory] = [
+        "deepseek_r1": { DeepSeekR1ReasoningParser(isClosed: $0) },
+        "qwen3": { Qwen3ReasoningParser(isClosed: $0) },
+    ]
+
+    package static var toolParserNames: [String] { toolParsers.keys.sorted() }
+    package static var reasoningParserNames: [String] { reasoningParsers.keys.sorted() }
+
+    private let makeToolParser: ToolFactory?
+    private let makeReasoningParser: ReasoningFactory?
 
     /// - Throws: for a name that is not known, listing those that are.
     package init(toolParser: String?, reasoningParser: String?) throws(ChatError) {
-        if let toolParser, !Self.toolParserNames.contains(toolParser) {
-            throw ChatError(
-                "unknown tool call parser '\(toolParser)' (known: \(Self.toolParserNames.joined(separator: ", ")))")
+        makeToolParser = try toolParser.map { name throws(ChatError) in
+            guard let make = Self.toolParsers[name] else {
+                let known = Self.toolParserNames.joined(separator: ", ")
+                throw ChatError("unknown tool call parser '\(name)' (known: \(known))")
+            }
+            return make
         }
-        if let reasoningParser, !Self.reasoningParserNames.contains(reasoningParser) {
-            throw ChatError(
-                "unknown reasoning parser '\(reasoningParser)' "
-                    + "(known: \(Self.reasoningParserNames.joined(separator: ", ")))")
+        makeReasoningParser = try reasoningParser.map { name throws(ChatError) in
+            guard let make = Self.reasoningParsers[name] else {
+                let known = Self.reasoningParserNames.joined(separator: ", ")
+                throw ChatError("unknown reasoning parser '\(name)' (known: \(known))")
+            }
+            return make
         }
-        self.toolParser = toolParser
-        self.reasoningParser = reasoningParser
     }
 
-    package var hasReasoning: Bool { reasoningParser != nil }
-    package var hasTools: Bool { toolParser != nil }
+    package var hasReasoning: Bool { makeReasoningParser != nil }
+    package var hasTools: Bool { makeToolParser != nil }
 
     /// A parser for one choice; nil when all text is content.
     /// - Parameters:
     ///   - parseTools: whether the request lets the model call tools.
-    ///   - prompt: the rendered prompt; what it ends in decides whether the answer starts inside reasoning.
-    package func makeParser(parseTools: Bool, prompt: String) -> (any OutputParser)? {
-        let reasoning = reasoningParser.map { _ in ThinkParser(prompt: prompt) }
-        let tools = parseTools && toolParser != nil ? HermesToolParser() : nil
+    ///   - prompt: the rendered prompt; a closed think block at its end means that the answer starts right away.
+    ///   - thinking: false when the request switched thinking off (`enable_thinking`).
+    ///   - continuedText: text of the assistant's message that the model continues.
+    package func makeParser(
+        parseTools: Bool, prompt: String, thinking: Bool = true, continuedText: String? = nil
+    ) -> (any OutputParser)? {
+        let reasoning = reasoningParser(prompt: prompt, thinking: thinking, continuedText: continuedText)
+        let tools = parseTools ? makeToolParser?() : nil
         guard reasoning != nil || tools != nil else { return nil }
         return ChainedParser(reasoning: reasoning, tools: tools)
+    }
+
+    /// Parses the whole text of one choice, as vLLM does for answers that are not streamed. Differs from putting the
+    /// events of a stream together in two ways: arguments are normalised JSON, and one malformed call makes all of the
+    /// answer content.
+    package func parseWhole(
+        _ text: String, parseTools: Bool, prompt: String, thinking: Bool = true, continuedText: String? = nil
+    ) -> ParsedOutput {
+        var output = ParsedOutput(reasoning: nil, content: text)
+        if var reasoning = reasoningParser(prompt: prompt, thinking: thinking, continuedText: continuedText) {
+            var (thoughts, content): ([UInt8], [UInt8]) = ([], [])
+            let collect: (ReasoningPiece) -> Void = { piece in
+                switch piece {
+                case .reasoning(let text): thoughts.append(contentsOf: text)
+                case .content(let text): content.append(contentsOf: text)
+                }
+            }
+            var text = text
+            text.withUTF8 { reasoning.append($0, collect) }
+            reasoning.finish(collect)
+            output.reasoning = thoughts.isEmpty ? nil : String(decoding: thoughts, as: UTF8.self)
+            output.content = content.isEmpty ? nil : String(decoding: content, as: UTF8.self)
+        }
+        if parseTools, let tools = makeToolParser?(), let content = output.content,
+            let parsed = tools.parseWhole(content)
+        {
+            let isBlank = parsed.content.unicodeScalars.allSatisfy(\.properties.isWhitespace)
+            output.content = isBlank ? nil : parsed.content
+            output.toolCalls = parsed.calls
+        }
+        return output
+    }
+
+    private func reasoningParser(
+        prompt: String, thinking: Bool, continuedText: String?
+    ) -> (any ReasoningParser)? {
+        guard thinking, let makeReasoningParser else { return nil }
+        return makeReasoningParser(ThinkMarkers.isClosed(in: prompt, continuedText: continuedText))
     }
 }
 
 /// Reasoning parser first; what it lets through goes to the tool parser.
 final class ChainedParser: OutputParser {
-    private var reasoning: ThinkParser?
-    private var tools: HermesToolParser?
-    private var content: [UInt8] = []
+    private var reasoning: (any ReasoningParser)?
+    private var tools: (any ToolParser)?
+    private var sink = EventSink(OutputStorage())
 
-    init(reasoning: ThinkParser?, tools: HermesToolParser?) {
+    init(reasoning: (any ReasoningParser)?, tools: (any ToolParser)?) {
         self.reasoning = reasoning
         self.tools = tools
     }
@@ -53,34 +109,31 @@ final class ChainedParser: OutputParser {
     var isReasoning: Bool { reasoning?.isReasoning ?? false }
 
     func append(_ text: UnsafeBufferPointer<UInt8>, events: inout [OutputEvent]) {
-        content.removeAll(keepingCapacity: true)
+        sink.storage.clear()
+        sink.adopt(&events)
+        defer { sink.release(&events) }
         if reasoning != nil {
-            var thought: [UInt8] = []
-            reasoning!.append(text, reasoning: &thought, content: &content)
-            if !thought.isEmpty { events.append(.reasoning(thought)) }
+            reasoning!.append(text) { [unowned self] piece in sort(piece) }
         } else {
-            content.append(contentsOf: text)
+            passContent(text)
         }
-        pass(&events)
     }
 
     func finish(events: inout [OutputEvent]) {
-        content.removeAll(keepingCapacity: true)
-        if reasoning != nil {
-            var thought: [UInt8] = []
-            reasoning!.finish(reasoning: &thought, content: &content)
-            if !thought.isEmpty { events.append(.reasoning(thought)) }
-        }
-        pass(&events)
-        tools?.finish(events: &events)
+        sink.adopt(&events)
+        defer { sink.release(&events) }
+        if reasoning != nil { reasoning!.finish { [unowned self] piece in sort(piece) } }
+        tools?.finish(&sink)
     }
 
-    private func pass(_ events: inout [OutputEvent]) {
-        guard !content.isEmpty else { return }
-        if tools != nil {
-            tools!.append(content, events: &events)
-        } else {
-            events.append(.content(content))
+    private func sort(_ piece: ReasoningPiece) {
+        switch piece {
+        case .reasoning(let text): sink.reasoning(text)
+        case .content(let text): passContent(text)
         }
+    }
+
+    private func passContent(_ text: UnsafeBufferPointer<UInt8>) {
+        if tools != nil { tools!.append(text, &sink) } else { sink.content(text) }
     }
 }

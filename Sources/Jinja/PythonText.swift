@@ -135,13 +135,13 @@ extension String {
 }
 
 /// A search for one byte string in others, linear in the worst case.
-struct ByteSearch {
+package struct ByteSearch {
     private let needle: [UInt8]
     /// Knuth-Morris-Pratt failure table; empty for short needles, where plain comparison is faster and its worst case
     /// is bounded by the needle's length.
     private let failure: [Int]
 
-    init(_ text: String) { self.init(Array(text.utf8)) }
+    package init(_ text: String) { self.init(Array(text.utf8)) }
 
     init(_ needle: [UInt8]) {
         self.needle = needle
@@ -159,7 +159,7 @@ struct ByteSearch {
     }
 
     /// Offset of the first occurrence at or after `start`.
-    func first(in haystack: UnsafeBufferPointer<UInt8>, from start: Int = 0) -> Int? {
+    package func first(in haystack: UnsafeBufferPointer<UInt8>, from start: Int = 0) -> Int? {
         guard let firstByte = needle.first else { return start <= haystack.count ? start : nil }
         guard haystack.count - start >= needle.count, let base = haystack.baseAddress else { return nil }
         if !failure.isEmpty { return knuthMorrisPratt(haystack, from: start) }

@@ -2,13 +2,14 @@ import JSONBytes
 
 /// What one render may cost. Applies to every template: one that comes with a model folder is as untrusted as any.
 package struct RenderLimits: Sendable {
-    /// Units of work; about one per expression, list element or 32 bytes of text. Bounds time and memory.
+    /// Units of work; about one per expression, list element or 32 bytes of text. Bounds time (the
+    /// default to about a second) and memory. A conversation of 1 MB needs some 100 000.
     package var fuel: Int
     package var outputBytes: Int
     /// Nested calls, statements and expressions.
     package var depth: Int
 
-    package init(fuel: Int = 20_000_000, outputBytes: Int = 64 << 20, depth: Int = 400) {
+    package init(fuel: Int = 5_000_000, outputBytes: Int = 64 << 20, depth: Int = 400) {
         self.fuel = fuel
         self.outputBytes = outputBytes
         self.depth = depth
