@@ -86,7 +86,9 @@ let package = Package(
         .testTarget(
             name: "TextTests", dependencies: ["Text", "Tokenization", "EngineProtocol", "JSONBytes"],
             swiftSettings: settings),
-        .testTarget(name: "ChatTests", dependencies: ["Chat", "Jinja", "JSONBytes"], swiftSettings: settings),
+        .testTarget(
+            name: "ChatTests", dependencies: ["Chat", "Jinja", "JSONBytes"], resources: [.copy("Fixtures")],
+            swiftSettings: settings),
         .testTarget(
             name: "OpenAIServerTests",
             dependencies: [
