@@ -1,4 +1,4 @@
-// The vector vocabulary of kernels_inl.h in AVX2 with FMA. Included by kernels_avx2.cpp only.
+// The vector vocabulary of the *_inl.h kernels in AVX2 with FMA. Included by kernels_avx2.cpp only.
 #pragma once
 
 #include <immintrin.h>

@@ -1,4 +1,5 @@
-// The vector vocabulary of kernels_inl.h in AVX-512 (F, BW, VL, DQ). Included by one kernels_*.cpp per instruction set.
+// The vector vocabulary of the *_inl.h kernels in AVX-512 (F, BW, VL, DQ). Included by one kernels_*.cpp per
+// instruction set.
 #pragma once
 
 #include <immintrin.h>
