@@ -36,7 +36,9 @@ struct ChatHandler: RouteHandler {
         _ chat: ChatRequest, _ prompt: PreparedPrompt, logprobs: Int?, _ request: HTTPRequest,
         _ response: any ResponseWriter
     ) throws(APIError) {
-        let sampling = chat.sampling
+        var sampling = chat.sampling
+        // Markers of tool calls may be special tokens: the parser has to see them.
+        if chat.toolChoice != .none, api.model.parsers.hasTools { sampling.skipSpecialTokens = false }
         let identity = api.identity(prefix: "chatcmpl-", sampling: sampling, request: request)
         let batch = try api.lower(
             sampling, prompts: [prompt], maxTokens: chat.maxTokens, logprobs: logprobs, identity: identity,
@@ -55,15 +57,24 @@ struct ChatHandler: RouteHandler {
             includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
             continuousUsage: (sampling.streamOptions?.includeUsage ?? false)
                 && (sampling.streamOptions?.continuousUsageStats ?? false))
+        let selection = api.model.parsers
+        let parseTools = chat.toolChoice != .none
+        let thinking = api.model.isThinking(chat.rendering)
+        let continued = chat.rendering.continueFinalMessage ? chat.rendering.lastAssistantText : nil
         let parsers = batch.sequences.map { _ in
-            api.model.parsers.makeParser(parseTools: chat.toolChoice != .none, prompt: prompt.text)
+            selection.makeParser(
+                parseTools: parseTools, prompt: prompt.text, thinking: thinking, continuedText: continued)
         }
         let formatter: any GenerationFormatter =
             sampling.stream
             ? ChatStreamFormatter(view: view, parsers: parsers)
-            : ChatWholeFormatter(view: view, parsers: parsers)
+            : ChatWholeFormatter(view: view, parsers: parsers) { text in
+                selection.parseWhole(
+                    text, parseTools: parseTools, prompt: prompt.text, thinking: thinking, continuedText: continued)
+            }
         let job = GenerationJob(
-            api: api, response: response, sequences: batch.sequences, promptTokens: prompt.tokenIDs.count,
+            api: api, response: response, identity: identity, sequences: batch.sequences,
+            promptTokens: prompt.tokenIDs.count,
             formatter: formatter)
         job.start(batch.requests)
     }

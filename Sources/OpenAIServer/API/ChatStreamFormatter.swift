@@ -125,7 +125,8 @@ final class ChatStreamFormatter: GenerationFormatter {
             buffer.appendLiteral("{\"content\":[")
             for row in 0..<min(rows.rows, chunk.step.tokenIDs.count) {
                 if row > 0 { buffer.appendLiteral(",") }
-                view.writer.appendChatEntry(rows, row: row, top: top, to: &buffer)
+                view.writer.appendChatEntry(
+                    rows, row: row, after: chunk.sequence.context(before: row, of: rows.rows), top: top, to: &buffer)
             }
             buffer.appendLiteral("]}")
         } else {

@@ -6,55 +6,46 @@ import Text
 
 /// `POST /v1/chat/completions` without `stream`.
 final class ChatWholeFormatter: GenerationFormatter {
-    private struct ToolCall {
-        var id: String
-        var name: String
-        var arguments: [UInt8] = []
-    }
-
     private struct Choice {
+        /// Counts reasoning tokens while they come; the text itself is parsed as a whole at the end.
         var state: ChatChoiceState
-        var content: [UInt8] = []
-        var reasoning: [UInt8] = []
-        var toolCalls: [ToolCall] = []
+        var text: [UInt8] = []
         var tokenIDs: [Int32] = []
         var logprobs: [UInt8] = []
         var finish: SequenceFinish?
     }
 
     private let view: ChatView
+    private let parseWhole: (String) -> ParsedOutput
     private var choices: [Choice]
     private var promptLogprobs: LogprobRows?
     let hasStarted = false
 
-    init(view: ChatView, parsers: [(any OutputParser)?]) {
+    /// - Parameter parseWhole: splits the text of a finished choice (vLLM parses whole answers differently from streams:
+    ///   arguments are normalised, and one malformed call makes all of the text content).
+    init(view: ChatView, parsers: [(any OutputParser)?], parseWhole: @escaping (String) -> ParsedOutput) {
         self.view = view
+        self.parseWhole = parseWhole
         choices = parsers.map { Choice(state: ChatChoiceState(parser: $0)) }
     }
 
     func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
-        let index = sequence.choiceIndex
         if let rows = step.output.newPromptLogprobs { promptLogprobs = rows }
-        choices[index].state.advance(step, text: text)
-        if choices[index].state.parser == nil { choices[index].content.append(contentsOf: text) }
-        for event in choices[index].state.events {
-            switch event {
-            case .content(let bytes): choices[index].content.append(contentsOf: bytes)
-            case .reasoning(let bytes): choices[index].reasoning.append(contentsOf: bytes)
-            case .toolCallStart(_, let id, let name): choices[index].toolCalls.append(ToolCall(id: id, name: name))
-            case .toolCallArguments(let call, let fragment):
-                guard call < choices[index].toolCalls.count else { continue }
-                choices[index].toolCalls[call].arguments.append(contentsOf: fragment)
-            }
-        }
-        if view.returnTokenIDs { choices[index].tokenIDs.append(contentsOf: step.tokenIDs) }
+        add(step, text: text, for: sequence, to: &choices[sequence.choiceIndex])
+    }
+
+    private func add(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, to choice: inout Choice) {
+        if view.countsReasoning { choice.state.advance(step, text: text) }
+        choice.text.append(contentsOf: text)
+        if view.returnTokenIDs { choice.tokenIDs.append(contentsOf: step.tokenIDs) }
         if let top = view.topLogprobs, let rows = step.output.newLogprobs {
             for row in 0..<min(rows.rows, step.tokenIDs.count) {
-                if !choices[index].logprobs.isEmpty { choices[index].logprobs.appendLiteral(",") }
-                view.writer.appendChatEntry(rows, row: row, top: top, to: &choices[index].logprobs)
+                if !choice.logprobs.isEmpty { choice.logprobs.appendLiteral(",") }
+                view.writer.appendChatEntry(
+                    rows, row: row, after: sequence.context(before: row, of: rows.rows), top: top, to: &choice.logprobs)
             }
         }
-        if let finish = step.finish { choices[index].finish = finish }
+        if let finish = step.finish { choice.finish = finish }
     }
 
     func finish(_ job: GenerationJob) {
@@ -79,7 +70,7 @@ final class ChatWholeFormatter: GenerationFormatter {
         job.usage.append(to: &body, showPromptDetails: job.api.showPromptTokensDetails)
         body.appendLiteral(",\"prompt_logprobs\":")
         if let promptLogprobs {
-            view.writer.appendPromptLogprobs(promptLogprobs, to: &body)
+            view.writer.appendPromptLogprobs(promptLogprobs, prompt: view.prompt.tokenIDs, to: &body)
         } else {
             body.appendJSONNull()
         }
@@ -92,42 +83,23 @@ final class ChatWholeFormatter: GenerationFormatter {
     }
 
     private func append(_ choice: Choice, index: Int, to body: inout ByteBuffer) {
-        let calls = view.parallelToolCalls ? choice.toolCalls[...] : choice.toolCalls.prefix(1)
+        let text = String(decoding: choice.text, as: UTF8.self)
+        let parsed = choice.state.parser == nil ? ParsedOutput(reasoning: nil, content: text) : parseWhole(text)
+        let calls = view.parallelToolCalls ? parsed.toolCalls[...] : parsed.toolCalls.prefix(1)
         body.appendLiteral("{\"index\":")
         body.appendJSONInt(index)
         body.appendLiteral(",\"message\":{\"role\":")
         body.appendJSONString(view.role)
         body.appendLiteral(",\"content\":")
-        let hasOther = !calls.isEmpty || !choice.reasoning.isEmpty
-        if choice.content.isEmpty, hasOther, view.echoText == nil {
-            body.appendJSONNull()
+        if let echo = view.echoText {
+            body.appendJSONString(echo + (parsed.content ?? ""))
         } else {
-            var content: [UInt8] = []
-            if let echo = view.echoText { content.appendUTF8(echo) }
-            content.append(contentsOf: choice.content)
-            content.withUnsafeBytes { body.appendJSONString(utf8: $0) }
+            body.appendJSONStringOrNull(parsed.content)
         }
         body.appendLiteral(",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null")
-        if !calls.isEmpty {
-            body.appendLiteral(",\"tool_calls\":[")
-            for (position, call) in calls.enumerated() {
-                if position > 0 { body.appendLiteral(",") }
-                body.appendLiteral("{\"id\":")
-                body.appendJSONString(call.id)
-                body.appendLiteral(",\"type\":\"function\",\"function\":{\"name\":")
-                body.appendJSONString(call.name)
-                body.appendLiteral(",\"arguments\":")
-                call.arguments.withUnsafeBytes { body.appendJSONString(utf8: $0) }
-                body.appendLiteral("}}")
-            }
-            body.appendLiteral("]")
-        }
+        if !calls.isEmpty { append(calls, to: &body) }
         body.appendLiteral(",\"reasoning\":")
-        if choice.reasoning.isEmpty || !view.includeReasoning {
-            body.appendJSONNull()
-        } else {
-            choice.reasoning.withUnsafeBytes { body.appendJSONString(utf8: $0) }
-        }
+        body.appendJSONStringOrNull(view.includeReasoning ? parsed.reasoning : nil)
         body.appendLiteral("},\"logprobs\":")
         if view.topLogprobs != nil {
             body.appendLiteral("{\"content\":[")
@@ -147,5 +119,20 @@ final class ChatWholeFormatter: GenerationFormatter {
         body.appendLiteral(",\"token_ids\":")
         if view.returnTokenIDs { body.appendTokenIDs(choice.tokenIDs) } else { body.appendJSONNull() }
         body.appendLiteral(",\"routed_experts\":null}")
+    }
+
+    private func append(_ calls: ArraySlice<ParsedOutput.ToolCall>, to body: inout ByteBuffer) {
+        body.appendLiteral(",\"tool_calls\":[")
+        for (position, call) in calls.enumerated() {
+            if position > 0 { body.appendLiteral(",") }
+            body.appendLiteral("{\"id\":")
+            body.appendJSONString(call.id)
+            body.appendLiteral(",\"type\":\"function\",\"function\":{\"name\":")
+            body.appendJSONString(call.name)
+            body.appendLiteral(",\"arguments\":")
+            body.appendJSONString(call.arguments)
+            body.appendLiteral("}}")
+        }
+        body.appendLiteral("]")
     }
 }

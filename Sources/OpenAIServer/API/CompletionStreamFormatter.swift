@@ -97,7 +97,9 @@ final class CompletionStreamFormatter: GenerationFormatter {
         }
         if !view.echoOnly, let rows = step.output.newLogprobs {
             for row in 0..<min(rows.rows, step.tokenIDs.count) {
-                view.writer.append(rows, row: row, to: &arrays, offset: &offsets[index])
+                view.writer.append(
+                    rows, row: row, after: sequence.context(before: row, of: rows.rows), to: &arrays,
+                    offset: &offsets[index])
             }
         }
         arrays.append(to: &buffer)

@@ -36,10 +36,13 @@ struct CompletionView {
         _ rows: LogprobRows?, _ sequence: GeneratedSequence, to arrays: inout LogprobsWriter.CompletionArrays,
         offset: inout Int
     ) {
-        guard echo, logprobs != nil, let first = prompts[sequence.promptIndex].tokenIDs.first else { return }
+        let prompt = prompts[sequence.promptIndex].tokenIDs
+        guard echo, logprobs != nil, let first = prompt.first else { return }
         writer.appendFirstPromptToken(first, to: &arrays, offset: &offset)
         guard let rows else { return }
-        for row in 0..<rows.rows { writer.append(rows, row: row, to: &arrays, offset: &offset) }
+        for row in 0..<rows.rows {
+            writer.append(rows, row: row, after: prompt.prefix(row + 1).suffix(4), to: &arrays, offset: &offset)
+        }
     }
 }
 

@@ -42,7 +42,9 @@ final class CompletionWholeFormatter: GenerationFormatter {
         if view.returnTokenIDs { choice.tokenIDs.append(contentsOf: step.tokenIDs) }
         if view.logprobs != nil, let rows = step.output.newLogprobs {
             for row in 0..<min(rows.rows, step.tokenIDs.count) {
-                view.writer.append(rows, row: row, to: &choice.logprobs, offset: &choice.offset)
+                view.writer.append(
+                    rows, row: row, after: sequence.context(before: row, of: rows.rows), to: &choice.logprobs,
+                    offset: &choice.offset)
             }
         }
     }
@@ -81,7 +83,8 @@ final class CompletionWholeFormatter: GenerationFormatter {
         if view.returnTokenIDs { body.appendTokenIDs(choice.tokenIDs) } else { body.appendJSONNull() }
         body.appendLiteral(",\"prompt_logprobs\":")
         if let rows = choice.promptLogprobs {
-            view.writer.appendPromptLogprobs(rows, to: &body)
+            view.writer.appendPromptLogprobs(
+                rows, prompt: view.prompts[sequence.promptIndex].tokenIDs, to: &body)
         } else {
             body.appendJSONNull()
         }

@@ -74,7 +74,7 @@ struct CompletionsHandler: RouteHandler {
             ? CompletionStreamFormatter(view: view, sequences: count)
             : CompletionWholeFormatter(view: view, sequences: count)
         let job = GenerationJob(
-            api: api, response: response, sequences: batch.sequences,
+            api: api, response: response, identity: identity, sequences: batch.sequences,
             promptTokens: prompts.reduce(0) { $0 + $1.tokenIDs.count }, formatter: formatter)
         job.start(batch.requests)
     }

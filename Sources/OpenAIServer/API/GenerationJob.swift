@@ -35,6 +35,8 @@ final class GeneratedSequence: RequestReceiver, @unchecked Sendable {
     var isFinished = false
     var completionTokens = 0
     var timeline = SequenceTimeline()
+    /// The last generated tokens, the current step included; kept only when logprobs are shown.
+    private var recent: [Int32] = []
     /// Set while the job runs; cleared when it ends, so that late events find nobody and nothing is kept alive.
     var job: GenerationJob?
 
@@ -47,6 +49,16 @@ final class GeneratedSequence: RequestReceiver, @unchecked Sendable {
     func receive(_ event: RequestEvent) {
         job?.receive(event, from: self)
     }
+
+    /// The tokens before row `row` of a step of `count` tokens, as far as they can matter to the text of that row.
+    func context(before row: Int, of count: Int) -> ArraySlice<Int32> {
+        recent.dropLast(max(0, count - row)).suffix(4)
+    }
+
+    func remember(_ tokens: some Collection<Int32>) {
+        recent.append(contentsOf: tokens)
+        if recent.count > 64 { recent.removeFirst(recent.count - tokens.count - 4) }
+    }
 }
 
 /// One HTTP request that generates: all its sequences, and exactly one response.
@@ -57,6 +69,7 @@ final class GenerationJob {
     let response: any ResponseWriter
     let sequences: [GeneratedSequence]
     let formatter: any GenerationFormatter
+    private let identity: ResponseIdentity
     var usage: Usage
     private let recorder: Recorder
     private var unfinished: Int
@@ -64,11 +77,12 @@ final class GenerationJob {
     private var text: [UInt8] = []
 
     init(
-        api: APIContext, response: any ResponseWriter, sequences: [GeneratedSequence], promptTokens: Int,
-        formatter: any GenerationFormatter
+        api: APIContext, response: any ResponseWriter, identity: ResponseIdentity, sequences: [GeneratedSequence],
+        promptTokens: Int, formatter: any GenerationFormatter
     ) {
         self.api = api
         self.response = response
+        self.identity = identity
         self.sequences = sequences
         self.formatter = formatter
         recorder = api.server.recorder(for: response.eventLoop)
@@ -79,6 +93,7 @@ final class GenerationJob {
 
     /// Hands the requests to the engine; `requests` has one element per sequence.
     func start(_ requests: [EngineCoreRequest]) {
+        response.requestID = identity.id
         response.onDisconnect = { [weak self] in self?.clientGone() }
         let inbox = api.server.inbox(for: response.eventLoop)
         let now = MonotonicClock.now()
@@ -93,10 +108,10 @@ final class GenerationJob {
         guard !ended, !sequence.isFinished else { return }
         switch event {
         case .failed(let failure):
-            fail(APIError(failure), finishReason: "error")
+            fail(APIError(failure), finishReason: "error", cause: "engine_error")
         case .output(let output, let timestamp):
             if output.finishReason == .error {
-                fail(APIError(engineError: output.error), finishReason: "error")
+                fail(APIError(engineError: output.error), finishReason: "error", cause: "engine_error")
                 return
             }
             handle(output, timestamp: timestamp, sequence)
@@ -121,11 +136,13 @@ final class GenerationJob {
             sequence.timeline.finish(
                 reason: finish.reason, generationTokens: sequence.completionTokens, now: now, recorder: recorder)
         }
+        if output.newLogprobs != nil { sequence.remember(output.tokens) }
         let step = SequenceStep(
             output: output, tokenIDs: output.tokens.prefix(result.tokenCount), finish: result.finish)
         formatter.append(step, text: text, for: sequence, job: self)
         if unfinished == 0 {
             end()
+            response.endCause = result.finish?.reason
             formatter.finish(self)
         } else if formatter.hasStarted {
             response.flush()
@@ -133,10 +150,11 @@ final class GenerationJob {
     }
 
     /// Ends the request with an error: a status of its own, or in-band when the stream has begun.
-    func fail(_ error: APIError, finishReason: String) {
+    private func fail(_ error: APIError, finishReason: String, cause: String) {
         guard !ended else { return }
         abortRunning(reason: finishReason)
         end()
+        response.endCause = cause
         if formatter.hasStarted {
             response.appendEvents { buffer in
                 error.appendEvent(to: &buffer)

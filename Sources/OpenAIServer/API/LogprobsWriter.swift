@@ -10,8 +10,8 @@ struct LogprobsWriter {
     /// Engines report -inf for impossible tokens; JSON has no such number and the API uses -9999.
     static func finite(_ logprob: Float) -> Double { logprob.isFinite ? max(Double(logprob), -9999) : -9999 }
 
-    func text(of id: Int32) -> String {
-        asTokenIDs ? "token_id:\(id)" : model.tokenText(id)
+    func text(of id: Int32, after context: ArraySlice<Int32>) -> String {
+        asTokenIDs ? "token_id:\(id)" : model.tokenText(id, after: context)
     }
 
     /// The distinct columns of a row in order: the sampled token first, then the alternatives.
@@ -62,9 +62,12 @@ struct LogprobsWriter {
     }
 
     /// Adds one row; `offset` counts characters of the token strings so far.
-    func append(_ rows: LogprobRows, row: Int, to arrays: inout CompletionArrays, offset: inout Int) {
+    func append(
+        _ rows: LogprobRows, row: Int, after context: ArraySlice<Int32>, to arrays: inout CompletionArrays,
+        offset: inout Int
+    ) {
         let id = rows.tokenIDs[row * rows.columns]
-        let text = text(of: id)
+        let text = text(of: id, after: context)
         separate(&arrays)
         arrays.tokens.appendJSONString(text)
         arrays.tokenLogprobs.appendJSONDouble(Self.finite(rows.logprobs[row * rows.columns]))
@@ -72,7 +75,7 @@ struct LogprobsWriter {
         arrays.topLogprobs.appendLiteral("{")
         var seen: Set<String> = []
         forEachColumn(of: rows, row: row, limit: .max) { _, id, logprob in
-            let text = self.text(of: id)
+            let text = self.text(of: id, after: context)
             guard seen.insert(text).inserted else { return }
             if seen.count > 1 { arrays.topLogprobs.appendLiteral(",") }
             arrays.topLogprobs.appendJSONString(text)
@@ -85,7 +88,7 @@ struct LogprobsWriter {
 
     /// Adds the first prompt token, which has no probability.
     func appendFirstPromptToken(_ id: Int32, to arrays: inout CompletionArrays, offset: inout Int) {
-        let text = text(of: id)
+        let text = text(of: id, after: [])
         separate(&arrays)
         arrays.tokens.appendJSONString(text)
         arrays.tokenLogprobs.appendJSONNull()
@@ -106,30 +109,34 @@ struct LogprobsWriter {
 
     /// Adds one entry of `choices[].logprobs.content`.
     /// - Parameter top: how many alternatives to show; -1 = all.
-    func appendChatEntry(_ rows: LogprobRows, row: Int, top: Int, to sink: inout some ByteSink) {
+    func appendChatEntry(
+        _ rows: LogprobRows, row: Int, after context: ArraySlice<Int32>, top: Int, to sink: inout some ByteSink
+    ) {
         let base = row * rows.columns
         sink.appendLiteral("{")
-        appendChatToken(rows.tokenIDs[base], rows.logprobs[base], to: &sink)
+        appendChatToken(rows.tokenIDs[base], rows.logprobs[base], after: context, to: &sink)
         sink.appendLiteral(",\"top_logprobs\":[")
         var bytes: [UInt8] = []
         forEachColumn(of: rows, row: row, limit: top < 0 ? .max : top) { _, id, logprob in
             bytes.appendLiteral(bytes.isEmpty ? "{" : ",{")
-            appendChatToken(id, logprob, to: &bytes)
+            appendChatToken(id, logprob, after: context, to: &bytes)
             bytes.appendLiteral("}")
         }
         bytes.withUnsafeBytes { sink.appendBytes($0) }
         sink.appendLiteral("]}")
     }
 
-    private func appendChatToken(_ id: Int32, _ logprob: Float, to sink: inout some ByteSink) {
+    private func appendChatToken(
+        _ id: Int32, _ logprob: Float, after context: ArraySlice<Int32>, to sink: inout some ByteSink
+    ) {
         sink.appendLiteral("\"token\":")
-        sink.appendJSONString(text(of: id))
+        sink.appendJSONString(text(of: id, after: context))
         sink.appendLiteral(",\"logprob\":")
         sink.appendJSONDouble(Self.finite(logprob))
         // The bytes are those of the real token even when its id is shown.
         sink.appendLiteral(",\"bytes\":[")
         var first = true
-        for byte in model.tokenText(id).utf8 {
+        for byte in model.tokenText(id, after: context).utf8 {
             if !first { sink.appendLiteral(",") }
             first = false
             sink.appendJSONInt(byte)
@@ -140,9 +147,10 @@ struct LogprobsWriter {
     // MARK: - Prompt
 
     /// `prompt_logprobs`: null for the first token, then one object per token keyed by token id.
-    func appendPromptLogprobs(_ rows: LogprobRows, to sink: inout some ByteSink) {
+    func appendPromptLogprobs(_ rows: LogprobRows, prompt: [Int32], to sink: inout some ByteSink) {
         sink.appendLiteral("[null")
         for row in 0..<rows.rows {
+            let context = prompt.prefix(row + 1).suffix(4)
             sink.appendLiteral(",{")
             var first = true
             var bytes: [UInt8] = []
@@ -156,7 +164,7 @@ struct LogprobsWriter {
                 bytes.appendLiteral(",\"rank\":")
                 bytes.appendJSONInt(column == 0 ? Int(rows.ranks[row]) : column)
                 bytes.appendLiteral(",\"decoded_token\":")
-                bytes.appendJSONString(model.tokenText(id))
+                bytes.appendJSONString(model.tokenText(id, after: context))
                 bytes.appendLiteral("}")
             }
             bytes.withUnsafeBytes { sink.appendBytes($0) }

@@ -52,6 +52,11 @@ struct ServedModel: Sendable {
     /// The text of one token as logprobs show it; "" for an incomplete character or an id outside the vocabulary.
     func tokenText(_ id: Int32) -> String { text.tokenText(id) }
 
+    /// The text of one token behind `context`: the token that completes a character shows all of it.
+    func tokenText(_ id: Int32, after context: ArraySlice<Int32>) -> String {
+        context.isEmpty ? text.tokenText(id) : text.tokenText(id, after: context)
+    }
+
     /// Token ids of a text; stops soon after `limit` tokens.
     func encode(_ text: String, addSpecialTokens: Bool, stoppingAfter limit: Int = .max) throws(APIError) -> [Int32] {
         do {
@@ -71,36 +76,37 @@ struct ServedModel: Sendable {
 
     /// The prompt text of a chat request.
     func render(_ rendering: ChatRendering) throws(APIError) -> String {
-        guard let template = rendering.chatTemplate else {
-            guard let chatTemplate else {
-                throw .badRequest(
-                    "This model has no chat template. Start the server with --chat-template to use chat completions.")
-            }
-            return try render(rendering, with: chatTemplate)
+        guard let chatTemplate else {
+            throw .badRequest(
+                "This model has no chat template. Start the server with --chat-template to use chat completions.")
         }
-        do {
-            return try render(rendering, with: ChatTemplate(source: template))
-        } catch let error as APIError {
-            throw error
-        } catch {
-            throw .badRequest("\(error)", param: "chat_template")
-        }
-    }
-
-    private func render(_ rendering: ChatRendering, with template: ChatTemplate) throws(APIError) -> String {
         var conversation = Conversation(
             messages: rendering.messages, tools: rendering.tools.map { .object($0.definition) })
         conversation.documents = rendering.documents
         conversation.addGenerationPrompt = rendering.addGenerationPrompt
         conversation.continueFinalMessage = rendering.continueFinalMessage
-        conversation.variables = defaultTemplateVariables
-        for (name, value) in rendering.chatTemplateKwargs?.pairs ?? [] { conversation.variables[name] = value }
-        if let effort = rendering.reasoningEffort { conversation.variables["reasoning_effort"] = .string(effort) }
-        do {
-            return try template.render(conversation)
+        conversation.variables = variables(rendering)
+        do throws(ChatError) {
+            let template = try rendering.chatTemplate.map { source throws(ChatError) in
+                try chatTemplate.replacing(source: source)
+            }
+            return try (template ?? chatTemplate).render(conversation)
         } catch {
             throw .badRequest(error.description)
         }
+    }
+
+    private func variables(_ rendering: ChatRendering) -> JSONObject {
+        var conversation = Conversation(messages: [])
+        conversation.setVariables(
+            defaults: defaultTemplateVariables, kwargs: rendering.chatTemplateKwargs,
+            reasoningEffort: rendering.reasoningEffort)
+        return conversation.variables
+    }
+
+    /// Whether the request lets the model think (`enable_thinking` of the template; on unless switched off).
+    func isThinking(_ rendering: ChatRendering) -> Bool {
+        variables(rendering)["enable_thinking"]?.boolValue ?? true
     }
 
     func outputProcessor(_ sampling: SamplingFields, stop: StopStrings, prompt: PreparedPrompt) -> OutputProcessor {
