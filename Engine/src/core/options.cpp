@@ -134,7 +134,8 @@ const std::vector<Section>& sections() {
            [](EngineOptions& o, const std::string& v) {
                o.max_model_len = v == "auto" || v == "-1" ? 0 : parse_int("--max-model-len", v, 2, 1 << 24);
            }},
-          integer_option("--block-size", "Tokens per KV cache block. Default 16.", &EngineOptions::block_size, 1, 1024),
+          integer_option("--block-size", "Tokens per KV cache block, for models a multiple of 16. Default 16.",
+                         &EngineOptions::block_size, 1, 1024),
           {"--kv-cache-memory", "BYTES",
            "Memory for keys and values (2G, 512M, ...). Default: VLLM_CPU_KVCACHE_SPACE (GiB), else what max-num-seqs "
            "full "
