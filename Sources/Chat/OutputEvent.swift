@@ -82,6 +82,12 @@ package struct ParsedOutput: Equatable, Sendable {
     package var reasoning: String?
     package var content: String?
     package var toolCalls: [ToolCall] = []
+
+    package init(reasoning: String?, content: String?, toolCalls: [ToolCall] = []) {
+        self.reasoning = reasoning
+        self.content = content
+        self.toolCalls = toolCalls
+    }
 }
 
 /// Collects events without allocating per piece of text.
