@@ -9,24 +9,29 @@ import ZeroMQ
 /// Everything happens on the calling thread, which must be the first one of the process: signals are blocked and the
 /// reaper is forked before other threads exist.
 package final class Supervisor {
-    private let configuration: ServeConfiguration
-    private let logger: Logger
+    let configuration: ServeConfiguration
+    let logger: Logger
     private let output: LogOutput
     private let loop = EventLoop()
     private let notifier = ServiceNotifier()
-    private let start = ContinuousClock.now
+    let start = ContinuousClock.now
     /// What was reached when, for the start-up line.
     private var milestones: [(name: String, after: Duration)] = []
 
-    private var listener: HTTPListener?
+    private(set) var listener: HTTPListener?
     private var orphanGuard: OrphanGuard?
     private var context: ZMQContext?
-    private var frontends: FrontendProcessManager?
-    private var engines: EngineProcessManager?
+    private(set) var frontends: FrontendProcessManager?
+    private(set) var engines: EngineProcessManager?
     private var probe: ReadinessProbe?
-    private var state = "starting"
+    private(set) var state = "starting"
     private var frontendRestarts: RestartPolicy
     private var frontendLostAt: ContinuousClock.Instant?
+    private var control: ControlServer?
+    /// Set by `vllm-engine drain`, in place of the configured shutdown timeout.
+    var drainTimeout: Duration?
+    /// Clients of the control socket that want to know how it ended.
+    var drainObservers: [ControlServer.Exchange] = []
 
     package init(configuration: ServeConfiguration, logger: Logger, output: LogOutput = .standardError) {
         self.configuration = configuration
@@ -47,6 +52,7 @@ package final class Supervisor {
             } catch let error as SupervisionError {
                 code = fail(error, signals: signals)
             }
+            tellDrainObservers(code)
             tearDown()
             return code
         } catch {
@@ -70,6 +76,10 @@ package final class Supervisor {
         try directory.create()
         try directory.note(httpAddress: listener.displayAddress)
         listener.allowReuse()
+        control = try ControlServer(path: directory.file(ControlServer.fileName), loop: loop) {
+            [unowned self, unowned signals] request, exchange in
+            handle(request, exchange, signals: signals)
+        }
         for path in RuntimeDirectory.sweepStale() {
             logger.info("Removed the runtime directory of a dead run", metadata: ["path": "\(path)"])
         }
@@ -200,13 +210,14 @@ package final class Supervisor {
         let wasServing = state != "starting"
         switch completion {
         case .signalled(let signal):
-            logger.info("\(signalName(signal)) received")
+            let cause = drainTimeout == nil ? signalName(signal) : "the drain command"
+            logger.info("\(cause) received")
             let killed = stop(signals: signals)
             guard killed.isEmpty else {
-                logger.error("Stopped by \(signalName(signal)); had to be killed: \(killed.joined(separator: ", "))")
+                logger.error("Stopped by \(cause); had to be killed: \(killed.joined(separator: ", "))")
                 return .killed
             }
-            logger.info("Stopped by \(signalName(signal))")
+            logger.info("Stopped by \(cause)")
             return .success
         case .engineExited(let name, _, _), .processExited(let name, _, _):
             if case .engineExited = completion { announceEngineDeath() }
@@ -279,17 +290,19 @@ package final class Supervisor {
     @discardableResult
     private func stop(signals: SignalSource) -> [String] {
         probe?.stop()
-        enter(configuration.shutdownTimeout > .zero && signals.stopRequested ? "draining" : "stopping")
+        let patience = drainTimeout ?? configuration.shutdownTimeout
+        enter(patience > .zero && signals.stopRequested ? "draining" : "stopping")
         let begin = ContinuousClock.now
         let signalsBefore = max(signals.stopRequests.count, 1)
         let isInterrupted = { signals.stopRequests.count > signalsBefore }
         // Nobody will accept on our copy any more; with it closed, the port is refused as soon as the frontend is gone.
         listener?.close()
+        if drainTimeout != nil { drainFrontends(until: begin + patience, isInterrupted: isInterrupted) }
         let courtesy = endStreamsOfForeignFrontend(signals: signals)
         defer { loop.cancel(courtesy) }
         // Without time to drain, what the engine still computes only keeps the processors from the frontend.
         let early =
-            configuration.shutdownTimeout > .zero
+            patience > .zero
             ? nil
             : loop.schedule(after: .milliseconds(400)) { [unowned self] in
                 for engine in engines?.processes ?? [] { engine.terminate() }
@@ -303,9 +316,18 @@ package final class Supervisor {
             for engine in engines?.processes ?? [] { engine.terminate() }
         }
         defer { loop.cancel(reminder) }
-        let remaining = configuration.shutdownTimeout - (ContinuousClock.now - begin)
+        let remaining = patience - (ContinuousClock.now - begin)
         killed += engines?.shutdown(timeout: max(remaining, .seconds(5)), isInterrupted: isInterrupted) ?? []
         return killed
+    }
+
+    /// Our frontend has a signal for finishing what is running, whatever its own timeout; it refuses new requests then.
+    private func drainFrontends(until deadline: ContinuousClock.Instant, isInterrupted: () -> Bool) {
+        guard let frontends, frontends.kind == .swift else { return }
+        for process in frontends.processes { process.send(signal: SIGUSR2) }
+        waitForSentinels(frontends.processes, on: loop, until: deadline) {
+            frontends.processes.contains { $0.isAlive } && !isInterrupted()
+        }
     }
 
     /// When the time to drain is over, vLLM's Rust frontend cuts its open streams without a last event, and its Python
@@ -347,6 +369,7 @@ package final class Supervisor {
 
     private func tearDown() {
         probe?.stop()
+        control?.close()
         listener?.close()
         _ = frontends?.shutdown(timeout: .zero, isInterrupted: { true })
         _ = engines?.shutdown(timeout: .zero, isInterrupted: { true })

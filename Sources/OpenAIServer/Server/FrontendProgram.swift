@@ -72,6 +72,7 @@ package struct FrontendProgram {
         if !configuration.disableDocs { RouteCatalog.install(on: &router) }
         UnsupportedRoutes.install(on: &router, context: context)
 
+        if environment.listensWhenReady, let code = waitForEngines(engine, events) { return code }
         let service = HTTPService(context: context, router: router, logger: logger)
         let listener = try HTTPListener.start(
             on: .descriptor(commandLine.listenDescriptor), service: service, group: group, tls: tls)
@@ -84,7 +85,10 @@ package struct FrontendProgram {
         while true {
             switch events.next(milliseconds: interval.map { Int32($0 * 1000) }) {
             case .stop:
-                shutDown(context, listener, engine, events)
+                shutDown(context, listener, engine, events, patience: configuration.shutdownTimeout)
+                return 0
+            case .drain:
+                shutDown(context, listener, engine, events, patience: .infinity)
                 return 0
             case .startupFailed:
                 guard case .dead(let reason) = engine.state else { continue }
@@ -147,16 +151,35 @@ package struct FrontendProgram {
         }
     }
 
-    /// Stops accepting, lets requests end for `shutdown_timeout`, ends the rest in-band, and says goodbye to the engines.
-    /// A second signal skips the waiting.
+    /// A frontend that takes over from another one shares its socket: it must not accept what it cannot answer yet.
+    /// - Returns: the exit code if that moment will not come.
+    private func waitForEngines(_ engine: EngineClient, _ events: SignalPipe) -> Int32? {
+        while true {
+            switch engine.state {
+            case .ready: return nil
+            case .dead(let reason):
+                logger.error("engine start-up failed: \(reason)")
+                return 1
+            case .waitingForEngines, .closed: break
+            }
+            switch events.next(milliseconds: 10) {
+            case .stop, .drain: return 0
+            case .startupFailed, .wakeUp, nil: break
+            }
+        }
+    }
+
+    /// Stops accepting, lets requests end for `patience` seconds, ends the rest in-band, and says goodbye to the engines.
+    /// A stop signal skips the waiting.
     private func shutDown(
-        _ context: ServerContext, _ listener: HTTPListener, _ engine: EngineClient, _ events: SignalPipe
+        _ context: ServerContext, _ listener: HTTPListener, _ engine: EngineClient, _ events: SignalPipe,
+        patience: Double
     ) {
-        let timeout = configuration.shutdownTimeout
-        logger.info("draining: \(context.runningRequests()) requests are running, waiting up to \(timeout) s")
+        let limit = patience.isFinite ? ", waiting up to \(patience) s" : ""
+        logger.info("draining: \(context.runningRequests()) requests are running\(limit)")
         try? listener.close().wait()
         context.startDraining()
-        wait(seconds: timeout, events) { context.runningRequests() == 0 }
+        wait(seconds: patience, events) { context.runningRequests() == 0 }
         let rest = context.runningRequests()
         logger.info("stopping: \(rest) requests are ended")
         context.endRunningRequests()

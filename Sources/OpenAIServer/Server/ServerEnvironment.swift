@@ -5,6 +5,8 @@ package struct ServerEnvironment: Sendable {
     package var logLevel: String?
     package var deathDescriptor: Int32?
     package var eventLoopCount: Int?
+    /// `VLLM_ENGINE_LISTEN_WHEN_READY`: accept no connection before every engine has registered.
+    package var listensWhenReady = false
     /// `VLLM_LOG_STATS_INTERVAL` in seconds.
     package var statusInterval = 10.0
     private var apiKey: String?
@@ -19,6 +21,7 @@ package struct ServerEnvironment: Sendable {
         logLevel = variables["VLLM_LOGGING_LEVEL"]
         deathDescriptor = try Self.int(variables, "VLLM_ENGINE_DEATH_FD", in: 0...1_000_000).map { Int32($0) }
         eventLoopCount = try Self.int(variables, "VLLM_SWIFT_EVENT_LOOPS", in: 1...1024)
+        listensWhenReady = Self.flag(variables, "VLLM_ENGINE_LISTEN_WHEN_READY")
         if let text = variables["VLLM_LOG_STATS_INTERVAL"], !text.isEmpty {
             guard let seconds = Double(text), seconds >= 0.1, seconds <= 86_400 else {
                 throw UsageError("environment variable VLLM_LOG_STATS_INTERVAL must be 0.1 to 86400 seconds")

@@ -11,6 +11,8 @@ package final class SignalPipe: Sendable {
         case startupFailed
         /// Something that is waited for may have changed.
         case wakeUp
+        /// SIGUSR2: finish what is running, however long it takes, then stop.
+        case drain
     }
 
     private let readEnd: Int32
@@ -34,19 +36,21 @@ package final class SignalPipe: Sendable {
         close(writeEnd)
     }
 
-    /// From now on SIGTERM and SIGINT are events of this pipe; a broken pipe is an error of the call and no signal.
+    /// From now on SIGTERM, SIGINT and SIGUSR2 are events of this pipe; a broken pipe is an error of the call and no
+    /// signal.
     package func catchSignals() {
         Self.handlerDescriptor = writeEnd
         var action = sigaction()
-        action.__sigaction_handler.sa_handler = { _ in
+        action.__sigaction_handler.sa_handler = { signal in
             let saved = errno
-            var byte = Event.stop.rawValue
+            var byte = signal == SIGUSR2 ? Event.drain.rawValue : Event.stop.rawValue
             _ = write(SignalPipe.handlerDescriptor, &byte, 1)
             errno = saved
         }
         action.sa_flags = SA_RESTART
         sigaction(SIGTERM, &action, nil)
         sigaction(SIGINT, &action, nil)
+        sigaction(SIGUSR2, &action, nil)
         signal(SIGPIPE, SIG_IGN)
     }
 

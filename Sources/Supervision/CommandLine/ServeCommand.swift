@@ -25,6 +25,10 @@ package struct ServeCommand: ParsableCommand {
             SIGNALS
               SIGTERM, SIGINT, SIGHUP   finish open requests for --shutdown-timeout seconds, then stop; again: at once
               SIGQUIT, SIGUSR1          log the state of every process
+
+            OTHER COMMANDS (`vllm-engine COMMAND --help`)
+              status                    show the state of a running service, also as JSON
+              drain                     finish the open requests of a running service, then stop it
             """)
 
     @Argument(help: ArgumentHelp("Model folder, or `mock`; default: the embedded model.", valueName: "model"))
@@ -167,7 +171,7 @@ package struct VLLMEngineCommand: ParsableCommand {
         commandName: "vllm-engine",
         abstract: "Supervisor for vLLM frontends and engines.",
         version: "vllm-engine 0.1.0",
-        subcommands: [ServeCommand.self],
+        subcommands: [ServeCommand.self, StatusCommand.self, DrainCommand.self],
         defaultSubcommand: ServeCommand.self)
 
     package init() {}
@@ -188,7 +192,7 @@ package struct VLLMEngineCommand: ParsableCommand {
 
     /// So that `vllm-engine --help` shows the options of `serve`.
     private static func withImpliedCommand(_ arguments: [String]) -> [String] {
-        let own = ["serve", "help", "--version"]
+        let own = ["serve", "status", "drain", "help", "--version"]
         return arguments.first.map(own.contains) == true ? arguments : ["serve"] + arguments
     }
 }

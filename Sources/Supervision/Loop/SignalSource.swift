@@ -31,6 +31,9 @@ package final class SignalSource {
 
     package var stopRequested: Bool { !stopRequests.isEmpty }
 
+    /// A stop that was asked for by other means than a signal counts as SIGTERM.
+    package func requestStop() { stopRequests.append(SIGTERM) }
+
     private func drain() {
         while true {
             switch cps_next_signal(descriptor.rawValue) {

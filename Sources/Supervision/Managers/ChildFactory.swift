@@ -5,6 +5,7 @@ import Logging
 package final class SupervisedProcess {
     package let process: SubprocessWrapper
     package let log: ChildLog
+    package let startedAt = ContinuousClock.now
 
     init(process: SubprocessWrapper, log: ChildLog) {
         self.process = process

@@ -8,6 +8,8 @@ import Logging
 package final class FrontendProcessManager {
     package private(set) var children: [SupervisedProcess] = []
     package let transport: FrontendTransport
+    /// How often a crashed frontend was replaced.
+    package private(set) var restarts = 0
     private let launch: FrontendLaunch
     private let factory: ChildFactory
     private let listener: HTTPListener
@@ -44,6 +46,7 @@ package final class FrontendProcessManager {
             for address in [input, output] where address.hasPrefix("ipc://") { unlink(String(address.dropFirst(6))) }
         }
         try start()
+        restarts += 1
     }
 
     private func start() throws {

@@ -85,6 +85,27 @@ package struct RuntimeDirectory {
         }?.owner.pid
     }
 
+    /// A supervisor of this user that is alive.
+    package struct Run: CustomStringConvertible {
+        package let path: String
+        package let pid: pid_t
+        /// As noted: `http://host:port` or `unix:path`.
+        package let address: String
+
+        package var description: String { "pid \(pid) (\(address))" }
+    }
+
+    package static func runs(in bases: [String] = standardBases()) -> [Run] {
+        var seen: Set<String> = []
+        return others(in: bases).compactMap { path, owner in
+            // Two of the bases may be the same folder.
+            guard owner.isAlive, seen.insert(path).inserted,
+                let address = ProcessInfo.readFile("\(path)/\(addressFile)")
+            else { return nil }
+            return Run(path: path, pid: owner.pid, address: address)
+        }
+    }
+
     struct Owner {
         var pid: pid_t
         var startTime: UInt64

@@ -1,0 +1,153 @@
+"""The supervisor's control socket: status and drain, with real processes and the scripted engine."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import threading
+
+import pytest
+
+import http_client
+from server import BINARY, DEFAULT_MODEL, wait_until
+
+FAKE_FRONTEND = os.path.join(os.path.dirname(__file__), "data", "fake_frontend.py")
+
+
+def command(server, *args, timeout=60):
+    """Runs `vllm-engine ARGS` so that it sees only this server."""
+    scope = {"VLLM_RPC_BASE_PATH": str(server.scratch), "XDG_RUNTIME_DIR": str(server.scratch)}
+    return subprocess.run([BINARY, *args, "--pid", str(server.process.pid)], capture_output=True, text=True,
+                          timeout=timeout, env=os.environ | scope)
+
+
+def status(server):
+    result = command(server, "status", "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture
+def fake(start_server):
+    return start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--frontend", FAKE_FRONTEND)
+
+
+@pytest.fixture
+def start_mock(start_server):
+    """Our frontend before the scripted engine: a token every 20 ms."""
+
+    def start(*args, **kwargs):
+        return start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "20",
+                            *args, **kwargs)
+
+    return start
+
+
+class BackgroundStream:
+    """A completion of exactly `tokens` tokens that is read by a thread."""
+
+    def __init__(self, server, tokens):
+        body = {"model": "m", "prompt": "hello", "max_tokens": tokens, "ignore_eos": True}
+        self.stream = server.stream("/v1/completions", body)
+        assert self.stream.status == 200
+        self.events = []
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+
+    def read(self):
+        for event in self.stream:
+            self.events.append(event)
+
+    def wait_for_tokens(self, count):
+        assert wait_until(lambda: len(self.events) >= count, 20)
+
+    def finish(self):
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+        return self.events
+
+
+# ---- status ----
+
+
+def test_status(fake):
+    report = status(fake)
+    assert report["state"] == "serving" and report["pid"] == fake.process.pid
+    assert report["address"].endswith(f":{fake.port}") and report["model"] == "mock"
+    by_role = {process["role"]: process for process in report["processes"]}
+    assert by_role["engine"]["name"] == "EngineCore" and by_role["engine"]["pid"] == fake.child("engine")
+    assert by_role["frontend"]["pid"] == int(http_client.request(fake.port, "GET", "/").body)
+    for process in by_role.values():
+        assert process["state"] == "running" and process["restarts"] == 0 and 0 <= process["uptime_seconds"] < 60
+    text = command(fake, "status").stdout
+    assert f"serving at http://127.0.0.1:{fake.port}" in text and "EngineCore" in text and "RESTARTS" in text
+
+
+def test_status_counts_restarts(fake):
+    os.kill(int(http_client.request(fake.port, "GET", "/").body), signal.SIGKILL)
+    assert wait_until(lambda: "The frontend is back" in fake.log(), 10)
+    assert {process["role"]: process["restarts"] for process in status(fake)["processes"]} == {"frontend": 1, "engine": 0}
+
+
+def test_socket_is_private(fake):
+    [path] = fake.scratch.rglob("control.sock")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_which_one_is_meant(start_server):
+    servers = [start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--frontend", FAKE_FRONTEND) for _ in range(2)]
+    scope = os.environ | {"VLLM_RPC_BASE_PATH": str(servers[0].scratch), "XDG_RUNTIME_DIR": str(servers[1].scratch)}
+
+    def run(*args):
+        return subprocess.run([BINARY, "status", "--json", *args], capture_output=True, text=True, timeout=20, env=scope)
+
+    for server in servers:
+        assert json.loads(run("--port", str(server.port)).stdout)["pid"] == server.process.pid
+    unclear = run()
+    assert unclear.returncode == 2 and all(str(server.process.pid) in unclear.stderr for server in servers)
+    unknown = run("--port", "1")
+    assert unknown.returncode == 1 and "no vllm-engine is running with port 1" in unknown.stderr
+
+
+# ---- drain ----
+
+
+def test_drain_finishes_open_requests(start_mock):
+    server = start_mock()
+    stream = BackgroundStream(server, 100)
+    stream.wait_for_tokens(5)
+    result = command(server, "drain", "--timeout", "60")
+    assert result.returncode == 0 and result.stdout.split() == ["draining", "stopped"], result
+    events = stream.finish()
+    assert events[-1] == "[DONE]" and json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+    assert server.wait_exit(5) == 0
+    assert "Stopped by the drain command" in server.log().splitlines()[-1]
+    server.assert_gone()
+
+
+def test_drain_ends_what_does_not_finish_in_time(start_mock):
+    server = start_mock()
+    stream = BackgroundStream(server, 4000)
+    stream.wait_for_tokens(5)
+    assert command(server, "drain", "--timeout", "0.3").returncode == 0
+    events = stream.finish()
+    assert events[-1] == "[DONE]" and "shutting down" in events[-2]
+    assert server.wait_exit(5) == 0
+    server.assert_gone()
+
+
+def test_signal_cuts_a_drain_short(start_mock):
+    server = start_mock()
+    stream = BackgroundStream(server, 4000)
+    stream.wait_for_tokens(5)
+    drain = threading.Thread(target=command, args=(server, "drain", "--timeout", "600"))
+    drain.start()
+    assert wait_until(lambda: "-> draining" in server.log(), 10)
+    assert status(server)["state"] == "draining"
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait_exit(10) in (0, 5)
+    stream.finish()
+    drain.join(10)
+    server.assert_gone()
