@@ -32,7 +32,7 @@ let package = Package(
         .executableTarget(
             name: "vllm-engine", dependencies: ["Supervision", argumentParser, logging], swiftSettings: settings),
         .executableTarget(
-            name: "vllm-swift", dependencies: ["OpenAIServer", argumentParser, logging], swiftSettings: settings),
+            name: "vllm-swift", dependencies: ["OpenAIServer", logging], swiftSettings: settings),
 
         // Supervisor side.
         .target(name: "CProcessShims"),
@@ -95,7 +95,7 @@ let package = Package(
                 "EngineClient", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics", "OpenAIServer", nioCore,
                 nioEmbedded, nioHTTP1, nioPosix, nioSSL, logging,
             ],
-            swiftSettings: settings),
+            resources: [.copy("Fixtures")], swiftSettings: settings),
         .testTarget(
             name: "SupervisionTests",
             dependencies: ["Supervision", "EngineProtocol", "JSONBytes", "ZeroMQ", argumentParser, logging],
