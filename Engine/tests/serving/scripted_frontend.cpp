@@ -70,9 +70,9 @@ Bytes pack_ints(const std::vector<int32_t>& values) {
 }
 
 EngineProcess::EngineProcess(std::vector<std::string> arguments, bool death_pipe) {
-    char log_name[] = "/tmp/blas-engine-log-XXXXXX";
-    log_fd_ = mkstemp(log_name);
-    unlink(log_name);
+    std::string log_name = std::filesystem::temp_directory_path() / "blas-engine-log-XXXXXX";
+    log_fd_ = mkstemp(log_name.data());
+    unlink(log_name.c_str());
     int pipe_fds[2] = {-1, -1};
     if (death_pipe) {
         if (pipe(pipe_fds) != 0) throw std::runtime_error("pipe");
@@ -143,9 +143,8 @@ std::string Outputs::stat(const std::string& key) const {
 }
 
 ScriptedFrontend::ScriptedFrontend(int num_clients, bool coordinator) {
-    char name[] = "/tmp/blas-engine-test-XXXXXX";
-    if (!mkdtemp(name)) throw std::runtime_error("mkdtemp");
-    directory_ = name;
+    directory_ = std::filesystem::temp_directory_path() / "blas-engine-test-XXXXXX";
+    if (!mkdtemp(directory_.data())) throw std::runtime_error("mkdtemp");
     auto bound = [&](int type, const std::string& suffix) {
         auto socket = std::make_unique<ZmqSocket>(context_, type);
         socket->set(ZMQ_LINGER, 0);
