@@ -68,7 +68,8 @@ Boundary find_boundary(std::span<const float> weights, Enough enough) {
         uint32_t bits = std::bit_cast<uint32_t>(weights[id]);
         if (bits >= low && bits < high) deciding.push_back(id);
     }
-    std::stable_sort(deciding.begin(), deciding.end(), [&](int32_t a, int32_t b) { return weights[a] > weights[b]; });
+    std::sort(deciding.begin(), deciding.end(),
+              [&](int32_t a, int32_t b) { return weights[a] != weights[b] ? weights[a] > weights[b] : a < b; });
     HeavyEntries reached = at_high;
     for (int32_t id : deciding) {
         reached.count += 1;

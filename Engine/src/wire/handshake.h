@@ -1,6 +1,7 @@
 // The startup conversation with whoever owns the handshake socket: HELLO, INIT, READY.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +37,8 @@ class Handshake {
     EngineAddresses wait_for_init();
     // Model loaded, data plane up.
     void send_ready();
+    // For conversations after READY, in another thread from then on.
+    std::unique_ptr<ZmqSocket> take_socket() { return std::make_unique<ZmqSocket>(std::move(socket_)); }
 
   private:
     void send_status(const char* status);

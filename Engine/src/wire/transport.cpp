@@ -5,10 +5,12 @@
 #include <unistd.h>
 #include <zmq.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/log.h"
 #include "core/request_validation.h"
+#include "wire/msgpack_reader.h"
 
 namespace blas_engine {
 namespace {
@@ -29,8 +31,12 @@ void enter_thread(const char* name, const cpu_set_t& cpus) {
 
 }  // namespace
 
-InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue)
-    : context_(context), options_(std::move(options)), queue_(queue), stop_event_(eventfd(0, EFD_CLOEXEC)) {
+InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue, OutputThread& output)
+    : context_(context),
+      options_(std::move(options)),
+      queue_(queue),
+      output_(output),
+      stop_event_(eventfd(0, EFD_CLOEXEC)) {
     if (stop_event_ < 0) throw ZmqError(std::string("eventfd: ") + std::strerror(errno));
     auto identity = engine_identity(options_.engine_index);
     if (!options_.addresses.coordinator_input.empty()) {
@@ -41,24 +47,9 @@ InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQue
         const uint8_t subscribe_all[] = {1};
         coordinator_->send(subscribe_all);
     }
+    clients_.resize(static_cast<size_t>(output_.num_clients()));
     for (size_t i = 0; i < options_.addresses.inputs.size(); ++i) {
-        ZmqSocket socket(context, ZMQ_DEALER);
-        socket.set_identity(identity);
-        socket.set(ZMQ_SNDHWM, 0);
-        socket.set(ZMQ_RCVHWM, 0);
-        socket.set(ZMQ_LINGER, 0);
-        socket.set(ZMQ_MAXMSGSIZE, hard_message_bytes);
-        std::string monitor_address = "inproc://input-monitor-" + std::to_string(i);
-        if (zmq_socket_monitor(socket.get(), monitor_address.c_str(),
-                               ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0) {
-            throw ZmqError(std::string("zmq_socket_monitor: ") + zmq_strerror(zmq_errno()));
-        }
-        ZmqSocket monitor(context, ZMQ_PAIR);
-        monitor.set(ZMQ_LINGER, 0);
-        monitor.connect(monitor_address);
-        socket.connect(options_.addresses.inputs[i]);
-        socket.send(options_.ready_response);
-        clients_.push_back({std::move(socket), std::move(monitor)});
+        open_client(static_cast<int>(i), options_.addresses.inputs[i]);
     }
     if (coordinator_) {
         // The coordinator says READY once all engines have subscribed.
@@ -71,12 +62,34 @@ InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQue
     }
 }
 
+void InputThread::open_client(int client_index, const std::string& address) {
+    ZmqSocket socket(context_, ZMQ_DEALER);
+    socket.set_identity(engine_identity(options_.engine_index));
+    socket.set(ZMQ_SNDHWM, 0);
+    socket.set(ZMQ_RCVHWM, 0);
+    socket.set(ZMQ_LINGER, 0);
+    socket.set(ZMQ_MAXMSGSIZE, hard_message_bytes);
+    std::string monitor_address = "inproc://input-monitor-" + std::to_string(monitors_opened_++);
+    if (zmq_socket_monitor(socket.get(), monitor_address.c_str(),
+                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0) {
+        throw ZmqError(std::string("zmq_socket_monitor: ") + zmq_strerror(zmq_errno()));
+    }
+    ZmqSocket monitor(context_, ZMQ_PAIR);
+    monitor.set(ZMQ_LINGER, 0);
+    monitor.connect(monitor_address);
+    socket.connect(address);
+    socket.send(options_.ready_response);
+    clients_[static_cast<size_t>(client_index)] =
+        std::make_unique<Client>(std::move(socket), std::move(monitor), address.starts_with("ipc://"));
+}
+
 InputThread::~InputThread() {
     stop();
     close(stop_event_);
 }
 
-void InputThread::start() {
+void InputThread::start(std::unique_ptr<ZmqSocket> control) {
+    control_ = std::move(control);
     thread_ = std::thread([this] {
         enter_thread("engine-input", options_.cpus);
         try {
@@ -95,30 +108,88 @@ void InputThread::stop() {
 }
 
 void InputThread::run() {
+    for (bool stopped = false; !stopped;) poll_once(stopped);
+}
+
+// Waits and handles what has come. The set of sockets may be another one each time.
+void InputThread::poll_once(bool& stopped) {
     std::vector<zmq_pollitem_t> items;
     items.push_back({nullptr, stop_event_, ZMQ_POLLIN, 0});
-    for (Client& client : clients_) {
-        items.push_back({client.monitor.get(), 0, ZMQ_POLLIN, 0});
-        items.push_back({client.socket.get(), 0, ZMQ_POLLIN, 0});
+    for (auto& client : clients_) {
+        if (!client) continue;
+        items.push_back({client->monitor.get(), 0, ZMQ_POLLIN, 0});
+        items.push_back({client->socket.get(), 0, ZMQ_POLLIN, 0});
     }
     if (coordinator_) items.push_back({coordinator_->get(), 0, ZMQ_POLLIN, 0});
-    for (;;) {
-        if (zmq_poll(items.data(), static_cast<int>(items.size()), -1) < 0) {
-            if (zmq_errno() == EINTR) continue;
-            throw ZmqError(std::string("zmq_poll: ") + zmq_strerror(zmq_errno()));
+    if (control_) items.push_back({control_->get(), 0, ZMQ_POLLIN, 0});
+    if (zmq_poll(items.data(), static_cast<int>(items.size()), -1) < 0) {
+        if (zmq_errno() == EINTR) return;
+        throw ZmqError(std::string("zmq_poll: ") + zmq_strerror(zmq_errno()));
+    }
+    stopped = items[0].revents != 0;
+    if (stopped) return;
+    const zmq_pollitem_t* item = &items[1];
+    for (size_t i = 0; i < clients_.size(); ++i) {
+        if (!clients_[i]) continue;
+        // A lost frontend first, so that its requests are gone before its successor's arrive.
+        if ((item++)->revents) handle_monitor(static_cast<int>(i));
+        if ((item++)->revents) receive_all(static_cast<int>(i));
+    }
+    if (coordinator_ && (item++)->revents) drain_coordinator();
+    // Last: it changes who the clients are.
+    if (control_ && item->revents) handle_control();
+}
+
+void InputThread::handle_control() {
+    ZmqSocket::Message message;
+    while (control_->receive(message, 1, 65536)) {
+        ControlCommand command;
+        std::string error;
+        try {
+            if (message.oversized) throw MsgpackError("too long");
+            command = decode_control(message.frames[0]);
+            error = carry_out(command);
+        } catch (const std::exception& problem) {
+            error = problem.what();
         }
-        if (items[0].revents) return;
-        for (size_t i = 0; i < clients_.size(); ++i) {
-            // A lost frontend first, so that its requests are gone before its successor's arrive.
-            if (items[1 + 2 * i].revents) handle_monitor(static_cast<int>(i));
-            if (items[2 + 2 * i].revents) receive_all(static_cast<int>(i));
-        }
-        if (coordinator_ && items.back().revents) drain_coordinator();
+        if (error.empty()) continue;
+        log(LogLevel::warning, "refused a command of the supervisor: %s", error.c_str());
+        report("CONTROL_ERROR", command.client_index, error);
     }
 }
 
+// Returns what is wrong with the command.
+std::string InputThread::carry_out(const ControlCommand& command) {
+    int index = command.client_index;
+    auto& client = clients_[static_cast<size_t>(index)];
+    if (command.kind == ControlCommand::Kind::connect_frontend) {
+        if (client) return "frontend " + std::to_string(index) + " is already there";
+        // Outputs first: an answer may follow the first request at once.
+        output_.open_client(index, command.output);
+        try {
+            open_client(index, command.input);
+        } catch (...) {
+            output_.close_client(index);
+            throw;
+        }
+        log(LogLevel::info, "frontend %d is to join at %s", index, command.input.c_str());
+        return "";
+    }
+    if (!client) return "there is no frontend " + std::to_string(index);
+    client.reset();
+    queue_.push(FrontendLost{index});
+    output_.close_client(index);
+    log(LogLevel::info, "frontend %d has left", index);
+    report("FRONTEND_CLOSED", index);
+    return "";
+}
+
+void InputThread::report(std::string_view status, int client_index, std::string_view error) {
+    if (control_) control_->send(encode_control_event(status, client_index, error));
+}
+
 void InputThread::receive_all(int client_index) {
-    ZmqSocket& socket = clients_[static_cast<size_t>(client_index)].socket;
+    ZmqSocket& socket = clients_[static_cast<size_t>(client_index)]->socket;
     // Bounded, so that one busy frontend cannot starve the others.
     for (int i = 0; i < 256 && socket.receive(message_, max_message_frames, max_message_bytes); ++i) {
         handle_message(message_, client_index);
@@ -128,7 +199,9 @@ void InputThread::receive_all(int client_index) {
 void InputThread::handle_message(const ZmqSocket::Message& message, int client_index) {
     views_.clear();
     for (size_t i = 0; i < message.num_frames; ++i) views_.emplace_back(message.frames[i]);
-    DecodedMessage decoded = decode_message(views_, client_index, static_cast<int>(clients_.size()));
+    // A frontend that joined later may think that it is the only one: there the socket tells who it is.
+    int trusted_indices = options_.control ? 0 : static_cast<int>(clients_.size());
+    DecodedMessage decoded = decode_message(views_, client_index, trusted_indices);
     if (message.oversized) {
         log(LogLevel::warning, "refused a message of frontend %d beyond %zu MiB or %zu frames", client_index,
             max_message_bytes >> 20, max_message_frames);
@@ -162,22 +235,23 @@ void InputThread::handle_message(const ZmqSocket::Message& message, int client_i
 // there, and will never ask about the old one's requests. Over TCP a reconnect may be a mere network fault, in which
 // case a frontend of vLLM would not expect a second registration, so this is for local sockets only.
 void InputThread::handle_monitor(int client_index) {
-    Client& client = clients_[static_cast<size_t>(client_index)];
-    bool local = options_.addresses.inputs[static_cast<size_t>(client_index)].starts_with("ipc://");
+    Client& client = *clients_[static_cast<size_t>(client_index)];
     ZmqSocket::Message event;
     while (client.monitor.receive(event, 2, 4096)) {
         if (event.num_frames < 1 || event.frames[0].size() < 6) continue;
         uint16_t kind;
         std::memcpy(&kind, event.frames[0].data(), sizeof kind);
         if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
-            if (client.connected_before && local) {
+            if (client.connected_before && client.local) {
                 log(LogLevel::info, "frontend %d is back, registering again", client_index);
                 client.socket.send(options_.ready_response);
             }
             client.connected_before = true;
-        } else if (kind == ZMQ_EVENT_DISCONNECTED && client.connected_before && local) {
+            report("FRONTEND_REGISTERED", client_index);
+        } else if (kind == ZMQ_EVENT_DISCONNECTED && client.connected_before && client.local) {
             log(LogLevel::info, "frontend %d went away", client_index);
             queue_.push(FrontendLost{client_index});
+            report("FRONTEND_LOST", client_index);
         }
     }
 }
@@ -190,19 +264,39 @@ void InputThread::drain_coordinator() {
 }
 
 OutputThread::OutputThread(ZmqContext& context, const TransportOptions& options, InputQueue& queue)
-    : queue_(queue),
-      num_clients_(static_cast<int>(options.addresses.outputs.size())),
+    : context_(context),
+      queue_(queue),
+      num_clients_(options.control ? max_controlled_clients : static_cast<int>(options.addresses.outputs.size())),
       has_coordinator_(!options.addresses.coordinator_output.empty()),
       cpus_(options.cpus) {
-    auto open = [&](const std::string& address) {
-        ZmqSocket socket(context, ZMQ_PUSH);
-        socket.set(ZMQ_SNDHWM, 0);
-        socket.set(ZMQ_LINGER, output_linger_ms);
-        socket.connect(address);
-        return socket;
-    };
-    for (const std::string& address : options.addresses.outputs) sockets_.push_back(open(address));
-    if (has_coordinator_) coordinator_ = std::make_unique<ZmqSocket>(open(options.addresses.coordinator_output));
+    if (options.addresses.outputs.size() > static_cast<size_t>(num_clients_)) {
+        throw ZmqError("INIT names more than " + std::to_string(num_clients_) + " frontends");
+    }
+    sockets_.resize(static_cast<size_t>(num_clients_));
+    for (size_t i = 0; i < options.addresses.outputs.size(); ++i) sockets_[i] = connect(options.addresses.outputs[i]);
+    if (has_coordinator_) coordinator_ = connect(options.addresses.coordinator_output);
+}
+
+std::unique_ptr<ZmqSocket> OutputThread::connect(const std::string& address) {
+    auto socket = std::make_unique<ZmqSocket>(context_, ZMQ_PUSH);
+    socket->set(ZMQ_SNDHWM, 0);
+    socket->set(ZMQ_LINGER, output_linger_ms);
+    socket->connect(address);
+    return socket;
+}
+
+void OutputThread::open_client(int client_index, const std::string& address) {
+    change({client_index, connect(address)});
+}
+
+void OutputThread::close_client(int client_index) { change({client_index, nullptr}); }
+
+void OutputThread::change(Change change) {
+    {
+        std::lock_guard lock(mutex_);
+        changes_.push_back(std::move(change));
+    }
+    wakeup_.notify_one();
 }
 
 OutputThread::~OutputThread() { stop(); }
@@ -257,18 +351,33 @@ void OutputThread::send_engine_dead() {
 
 void OutputThread::run() {
     std::deque<std::unique_ptr<OutputMessage>> batch;
+    std::vector<Change> changes;
     for (;;) {
         {
             std::unique_lock lock(mutex_);
-            wakeup_.wait(lock, [&] { return stopping_ || !queued_.empty(); });
-            if (queued_.empty()) return;
+            wakeup_.wait(lock, [&] { return stopping_ || !queued_.empty() || !changes_.empty(); });
+            if (queued_.empty() && changes_.empty()) return;
             batch.swap(queued_);
+            changes.swap(changes_);
+        }
+        for (Change& change : changes) {
+            // What nobody will read any more must not hold up the end of the process.
+            auto& socket = sockets_[static_cast<size_t>(change.client_index)];
+            if (socket && !change.socket) socket->set(ZMQ_LINGER, 0);
+            socket = std::move(change.socket);
+        }
+        if (!changes.empty()) {
+            auto first =
+                std::find_if(sockets_.begin(), sockets_.end(), [](const auto& socket) { return socket != nullptr; });
+            first_client_.store(first == sockets_.end() ? 0 : static_cast<int>(first - sockets_.begin()));
+            changes.clear();
         }
         for (auto& message : batch) {
-            ZmqSocket& socket = message->client_index == coordinator_client
-                                    ? *coordinator_
-                                    : sockets_[static_cast<size_t>(message->client_index)];
-            socket.send(message->frames);
+            auto& socket = message->client_index == coordinator_client
+                               ? coordinator_
+                               : sockets_[static_cast<size_t>(message->client_index)];
+            // Nobody is there to hear it: the frontend has just left.
+            if (socket) socket->send(message->frames);
         }
         std::lock_guard lock(mutex_);
         for (auto& message : batch) {

@@ -15,6 +15,7 @@
 #include "core/input_queue.h"
 #include "core/request.h"
 #include "sampling/sampling_params.h"
+#include "wire/control.h"
 #include "wire/handshake.h"
 #include "wire/output_encoder.h"
 #include "wire/zmq_socket.h"
@@ -26,29 +27,41 @@ struct TransportOptions {
     int engine_index = 0;
     std::vector<uint8_t> ready_response;
     SamplingLimits limits;
+    // Frontends may come and go: see control.h.
+    bool control = false;
     // CPUs for the I/O threads: those of the process before the compute pool pinned its threads.
     cpu_set_t cpus{};
 };
+
+class OutputThread;
 
 // Decodes and checks messages on its thread, so that a long prompt does not hold up the busy loop.
 class InputThread {
   public:
     // Connects all input sockets and registers with each frontend. With a coordinator, waits for its READY.
-    InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue);
+    InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue, OutputThread& output);
     ~InputThread();
     InputThread(const InputThread&) = delete;
     InputThread& operator=(const InputThread&) = delete;
 
-    void start();
+    // `control`: where commands come from, if anywhere.
+    void start(std::unique_ptr<ZmqSocket> control = nullptr);
     void stop();
 
   private:
     struct Client {
         ZmqSocket socket;
         ZmqSocket monitor;
+        // Over a unix socket a connection that ends means that the frontend has.
+        bool local;
         bool connected_before = false;
     };
+    void open_client(int client_index, const std::string& address);
     void run();
+    void poll_once(bool& stopped);
+    void handle_control();
+    std::string carry_out(const ControlCommand& command);
+    void report(std::string_view status, int client_index, std::string_view error = {});
     void receive_all(int client_index);
     void handle_message(const ZmqSocket::Message& message, int client_index);
     void handle_monitor(int client_index);
@@ -57,8 +70,12 @@ class InputThread {
     ZmqContext& context_;
     TransportOptions options_;
     InputQueue& queue_;
-    std::vector<Client> clients_;
+    OutputThread& output_;
+    // By client index; null where there is no frontend.
+    std::vector<std::unique_ptr<Client>> clients_;
+    int monitors_opened_ = 0;
     std::unique_ptr<ZmqSocket> coordinator_;
+    std::unique_ptr<ZmqSocket> control_;
     ZmqSocket::Message message_;
     std::vector<std::span<const uint8_t>> views_;
     int stop_event_;
@@ -79,7 +96,14 @@ class OutputThread {
     // Sends what is queued, then ends the thread and closes the sockets (unsent data lingers a few seconds).
     void stop();
 
+    // One more than the largest client index there may be.
     int num_clients() const { return num_clients_; }
+    // The frontend that hears what concerns none in particular.
+    int first_client() const { return first_client_.load(std::memory_order_relaxed); }
+    // Takes effect before messages that are sent later.
+    void open_client(int client_index, const std::string& address);
+    // Drops what is not sent yet.
+    void close_client(int client_index);
     bool has_coordinator() const { return has_coordinator_; }
 
     // An empty message, with the buffers of one already sent if there is one.
@@ -89,17 +113,26 @@ class OutputThread {
     void send_engine_dead();
 
   private:
+    struct Change {
+        int client_index;
+        std::unique_ptr<ZmqSocket> socket;  // null = close
+    };
     void run();
+    void change(Change change);
+    std::unique_ptr<ZmqSocket> connect(const std::string& address);
 
+    ZmqContext& context_;
     InputQueue& queue_;
-    std::vector<ZmqSocket> sockets_;  // closed by the thread that uses them
+    std::vector<std::unique_ptr<ZmqSocket>> sockets_;  // by client index; closed by the thread that uses them
     std::unique_ptr<ZmqSocket> coordinator_;
     int num_clients_;
+    std::atomic<int> first_client_{0};
     bool has_coordinator_;
     cpu_set_t cpus_;
     std::mutex mutex_;
     std::condition_variable wakeup_;
     std::deque<std::unique_ptr<OutputMessage>> queued_;
+    std::vector<Change> changes_;
     std::vector<std::unique_ptr<OutputMessage>> spare_;
     bool stopping_ = false;
     std::thread thread_;
