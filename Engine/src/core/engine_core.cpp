@@ -173,7 +173,7 @@ void EngineCore::report_step(std::span<const ScheduledRequest> plan, const Itera
         stats_due = false;
     }
     // A step without output (a chunk of a long prompt, the last word after the last request) still moves the gauges.
-    if (stats_due) send_outputs({}, {}, 0, &stats);
+    if (stats_due) send_outputs({}, {}, output_.first_client(), &stats);
 
     for (size_t client = 0; client < outputs_by_client_.size(); ++client) {
         for (Request* request : outputs_by_client_[client]) {

@@ -107,12 +107,13 @@ std::string make_instance_id() {
 }
 
 TransportOptions transport_options(const EngineCoreConfig& config, const Executor& executor, EngineAddresses addresses,
-                                   const cpu_set_t& cpus) {
+                                   const cpu_set_t& cpus, bool control) {
     TransportOptions transport;
     transport.addresses = std::move(addresses);
     transport.engine_index = config.engine_index;
     transport.limits = {executor.info().vocab_size, config.scheduler.max_model_len};
     transport.cpus = cpus;
+    transport.control = control;
     ReadyResponse ready;
     ready.max_model_len = config.scheduler.max_model_len;
     ready.num_blocks = config.scheduler.num_blocks;
@@ -145,11 +146,10 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
     executor->allocate_kv(kv.num_blocks);
 
     EngineCoreConfig config = core_config(options, *executor, kv);
-    TransportOptions transport = transport_options(config, *executor, std::move(addresses), cpus);
+    TransportOptions transport = transport_options(config, *executor, std::move(addresses), cpus, options.control);
     OutputThread output(context, transport, queue);
     output.start();
-    InputThread input(context, std::move(transport), queue);
-    input.start();
+    InputThread input(context, std::move(transport), queue, output);
     lifeline.serving();
 
     const ExecutorInfo& info = executor->info();
@@ -162,6 +162,7 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
         static_cast<int>(config.layout.vllm_version.size()), config.layout.vllm_version.data());
 
     handshake.send_ready();
+    input.start(options.control ? handshake.take_socket() : nullptr);
 
     try {
         EngineCore core(config, *executor, queue, output);

@@ -111,6 +111,9 @@ const std::vector<Section>& sections() {
            }},
           {"--no-headless", nullptr, "Remote but not headless, as hybrid and external load balancing expect.",
            [](EngineOptions& o, const std::string&) { o.headless = false; }},
+          {"--control", nullptr,
+           "Stay in touch over the handshake socket after READY: the supervisor may connect and disconnect frontends.",
+           [](EngineOptions& o, const std::string&) { o.control = true; }},
           {"--protocol-version", "V",
            "vLLM release of the frontend: 0.22, 0.25, 0.28, 0.30, 0.32 or 0.33. Default: the form that every frontend "
            "from "
