@@ -1,5 +1,6 @@
 import Foundation
 import JSONBytes
+import NIOEmbedded
 import NIOPosix
 import OpenAIServer
 import Testing
@@ -40,7 +41,6 @@ final class GenerationServer {
         wire = try WireConnection(
             configure: {
                 $0.modelTag = model
-                $0.enableAutoToolChoice = true
                 $0.toolCallParser = "hermes"
                 configure(&$0)
             }, connection: engine,
