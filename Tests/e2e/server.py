@@ -100,7 +100,8 @@ class Server:
         left = [f"process {pid}: {text}" for pid, text in processes.alive(self.known | processes.marked(self.marker)).items()]
         if not processes.port_is_free(self.port):
             left.append(f"port {self.port} is taken")
-        left += [f"file {path}" for path in self.scratch.rglob("*")]
+        # os.walk, unlike rglob, takes it calmly that a folder vanishes meanwhile.
+        left += [f"file {folder}/{name}" for folder, folders, files in os.walk(self.scratch) for name in folders + files]
         left += [f"shared memory {name}" for name in processes.shared_memory() - self.shared_memory_before]
         return left
 
@@ -122,6 +123,7 @@ class Server:
         left = self.leftovers()
         if left:
             self.fail(f"left behind after {deadline} s:\n  " + "\n  ".join(left))
+        self.process.wait(1)  # at most a zombie now: collects its exit code
 
     def kill_everything(self):
         """Cleans up after a failed test; ends only processes that this server started."""
