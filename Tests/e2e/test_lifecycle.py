@@ -50,7 +50,7 @@ def test_signal_under_load(start_server, number, round):
 def test_killed_engine_under_load(start_server, round):
     """The frontend survives: every open stream gets an error event and [DONE]; then the service ends with a cause."""
     server, endings = end_under_load(start_server, moments("engine")[round], lambda server: os.kill(server.child("engine"), signal.SIGKILL))
-    assert "cut" not in endings, collections.Counter(endings)
+    assert "cut" not in endings and "error" in endings, collections.Counter(endings)
     assert server.process.returncode not in (0, None)
     assert "engine" in server.log().strip().splitlines()[-1].lower(), "the last line names the cause"
 
