@@ -1,6 +1,8 @@
 import EngineProtocol
 import JSONBytes
+import NIOEmbedded
 import OpenAIServer
+import Synchronization
 import Testing
 
 /// How generating requests end when something goes wrong.
