@@ -1,0 +1,246 @@
+"""One cell of the matrix: starts the processes, makes every check, ends them, and says what was found."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+
+import http_client
+import matrix
+import processes
+
+CHECKS = ["start", "chat", "completions", "logprobs", "stop", "structured", "abort", "utility", "SIGTERM"]
+CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 16, "temperature": 0}
+# Shorter than a cache block, so that a later request computes exactly what the first one did.
+COMPLETION = {"prompt": "def add(", "max_tokens": 16, "temperature": 0}
+
+
+class Absent(Exception):
+    """What the check is about does not exist in this combination."""
+
+
+def wait_until(condition, limit, interval=0.02):
+    end = time.monotonic() + limit
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(interval)
+    return value
+
+
+class Cell:
+    def __init__(self, row, model):
+        self.row = row
+        self.port, handshake_port = processes.free_port(), processes.free_port()
+        self.marker = f"interop-{uuid.uuid4().hex}"
+        self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="interop-", dir="/tmp"))  # unix socket paths must be short
+        self.log = pathlib.Path(tempfile.mkstemp(prefix="interop-", suffix=".log")[1])
+        self.greedy = {}
+        environment = matrix.environment(row, self.scratch, self.marker)
+        self.children = []
+        with self.log.open("wb") as log:
+            for command in row.launch(model, self.port, handshake_port):
+                self.children.append(subprocess.Popen(
+                    [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True, env=environment, cwd=self.scratch))
+
+    # ---- requests ----
+
+    def get(self, path):
+        return http_client.request(self.port, "GET", path)
+
+    def post(self, path, body, status=200):
+        answer = http_client.request(self.port, "POST", path, {"model": matrix.MODEL_NAME} | body)
+        assert answer.status == status, f"{path}: HTTP {answer.status} {answer.body[:300]}"
+        return answer.json()
+
+    def stream(self, path, body):
+        stream = http_client.Stream(self.port, path, {"model": matrix.MODEL_NAME, "stream": True} | body)
+        assert stream.status == 200, f"{path}: HTTP {stream.status} {stream.answer.read()[:300]}"
+        return stream
+
+    def metric(self, name, label=""):
+        text = self.get("/metrics").body.decode()
+        lines = [line for line in text.splitlines() if line.startswith((name + "{", name + " ")) and label in line]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines) if lines or label else None
+
+    # ---- checks ----
+
+    def check_start(self):
+        def ready():
+            for child in self.children:
+                assert child.poll() is None, f"{child.args[0]} exited with {child.returncode} while starting"
+            try:
+                return self.get("/health").status == 200
+            except OSError:
+                return False
+        assert wait_until(ready, self.row.start_limit, 0.2), f"/health was not 200 within {self.row.start_limit:.0f} s"
+        models = self.get("/v1/models").json()["data"]
+        assert [model["id"] for model in models] == [matrix.MODEL_NAME], models
+        self.context = models[0]["max_model_len"]
+
+    def check_chat(self):
+        body = self.post("/v1/chat/completions", CHAT)
+        plain, finish = http_client.plain_chat(body)
+        assert body["usage"]["completion_tokens"] == 16 or finish == "stop", body
+        streamed = http_client.collect_chat(self.stream("/v1/chat/completions", CHAT).chunks())
+        assert streamed == (plain, finish), f"streamed {streamed}, plain {(plain, finish)}"
+        self.greedy["chat"] = (plain["content"], finish, body["usage"]["prompt_tokens"])
+
+    def completion(self, **fields):
+        body = self.post("/v1/completions", COMPLETION | fields)
+        return body["choices"][0], body["usage"]
+
+    def check_completions(self):
+        choice, usage = self.completion()
+        assert usage["completion_tokens"] == 16 or choice["finish_reason"] == "stop", usage
+        chunks = self.stream("/v1/completions", COMPLETION).chunks()
+        text = "".join(choice["text"] for chunk in chunks for choice in chunk["choices"])
+        assert text == choice["text"], f"streamed {text!r}, plain {choice['text']!r}"
+        self.greedy["completion"] = (choice["text"], choice["finish_reason"], usage["prompt_tokens"])
+
+    def check_logprobs(self):
+        choice, _ = self.completion(logprobs=2)
+        logprobs = choice["logprobs"]
+        assert "".join(logprobs["tokens"]) == choice["text"], logprobs["tokens"]
+        assert all(value <= 0 for value in logprobs["token_logprobs"]), logprobs["token_logprobs"]
+        # Greedy: the sampled token is the likeliest one.
+        for value, top in zip(logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True):
+            assert len(top) >= 2 and value == max(top.values()), (value, top)
+        body = self.post("/v1/chat/completions", CHAT | {"logprobs": True, "top_logprobs": 2})
+        content = body["choices"][0]["logprobs"]["content"]
+        assert "".join(item["token"] for item in content) == body["choices"][0]["message"]["content"], content
+        assert all(len(item["top_logprobs"]) == 2 for item in content), content
+        self.greedy["logprobs"] = [round(value, 3) for value in logprobs["token_logprobs"]]
+
+    def check_stop(self):
+        text = self.greedy["completion"][0]
+        word = text[len(text) // 2:len(text) // 2 + 4]  # crosses token borders; its first occurrence counts
+        choice, _ = self.completion(stop=[word])
+        wanted = text[:text.index(word)]
+        assert (choice["text"], choice["finish_reason"]) == (wanted, "stop"), (choice, wanted)
+        chunks = self.stream("/v1/completions", COMPLETION | {"stop": [word]}).chunks()
+        streamed = "".join(choice["text"] for chunk in chunks for choice in chunk["choices"])
+        assert streamed == wanted, f"streamed {streamed!r}, wanted {wanted!r}"
+
+    def check_structured(self):
+        if not self.row.real_engine:
+            raise Absent
+        schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
+        body = self.post("/v1/chat/completions", CHAT | {
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})
+        # JSON allows any amount of space, and random weights may well choose nothing else: all that counts is the order.
+        value = "".join(body["choices"][0]["message"]["content"].split())
+        assert value and any(whole.startswith(value) for whole in ('{"ok":true}', '{"ok":false}')), body
+        choice, _ = self.completion(structured_outputs={"regex": "[ab]{6}"})
+        assert len(choice["text"]) == 6 and set(choice["text"]) <= set("ab"), choice
+        choice, _ = self.completion(structured_outputs={"choice": ["yes", "no"]})
+        assert choice["text"] in ("yes", "no"), choice
+
+    def open_long_streams(self):
+        """Streams that run for as many tokens as the model's context has. Together, because small models are fast."""
+        fields = {"max_tokens": self.context - 64, "ignore_eos": True}
+        streams = [self.stream("/v1/completions", COMPLETION | fields) for _ in range(8)]
+        for stream in streams:
+            next(iter(stream))
+        return streams
+
+    def check_abort(self):
+        running, ends = "vllm:num_requests_running", "vllm:request_success_total"
+        complete = self.metric(ends, 'finished_reason="length"')
+        streams = self.open_long_streams()
+        assert wait_until(lambda: self.metric(running), 5), f"{running} stayed at {self.metric(running)} during streams"
+        for stream in streams:
+            stream.close()
+        assert wait_until(lambda: self.metric(running) == 0, 5), f"{running} is {self.metric(running)} after the disconnect"
+        assert self.metric(ends, 'finished_reason="length"') == complete, "requests ran to their end although the clients left"
+        self.completion()
+
+    def call(self, path):
+        """A control route; Absent if the frontend does not have it."""
+        answer = http_client.request(self.port, "POST", path, b"")
+        if answer.status == 404:
+            raise Absent
+        assert answer.status == 200, f"{path}: HTTP {answer.status} {answer.body[:300]}"
+
+    def check_utility(self):
+        self.call("/reset_prefix_cache")
+        pairs = [("/pause", "/resume", "/is_paused", "is_paused"), ("/sleep?level=1", "/wake_up", "/is_sleeping", "is_sleeping")]
+        for begin, end, question, key in pairs:
+            if self.row.real_engine and key == "is_sleeping":
+                continue  # vLLM's CPU worker cannot sleep
+            try:
+                self.call(begin)
+            except Absent:
+                continue
+            assert self.get(question).json()[key] is True, f"{question} after {begin}"
+            self.call(end)
+            assert self.get(question).json()[key] is False, f"{question} after {end}"
+            choice, _ = self.completion()
+            assert choice["text"] == self.greedy["completion"][0], f"another answer after {begin} and {end}: {choice['text']!r}"
+
+    def check_SIGTERM(self):
+        known = processes.marked(self.marker)
+        streams = self.open_long_streams()
+        for child in self.children:
+            child.send_signal(signal.SIGTERM)
+        end = time.monotonic() + self.row.stop_limit
+        for child in self.children:
+            try:
+                code = child.wait(max(0.1, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise AssertionError(f"{child.args[0]} runs {self.row.stop_limit:.0f} s after SIGTERM") from None
+            assert code == 0, f"{child.args[0]} exited with {code}"
+        for stream in streams:
+            stream.close()
+
+        def left():
+            alive = [f"{pid} {text}" for pid, text in processes.alive(known | processes.marked(self.marker)).items()]
+            # vLLM kills its engine at once unless told otherwise, and that leaves the engine's own sockets behind.
+            theirs = self.row.supervisor != "ours"
+            sockets = [] if theirs else [str(path) for path in self.scratch.rglob("*") if path.is_socket()]
+            return alive + sockets + ([] if processes.port_is_free(self.port) else [f"port {self.port}"])
+        wait_until(lambda: not left(), 3)
+        assert not left(), f"left behind: {left()}"
+
+    # ---- ending ----
+
+    def close(self):
+        for pid in processes.alive(processes.marked(self.marker)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        for child in self.children:
+            child.wait(10)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+def run(row, model):
+    """({check: ok | failed | absent}, the greedy answers, or {} when the processes did not start)"""
+    results = {}
+    cell = Cell(row, model)
+    started = time.monotonic()
+    try:
+        for name in CHECKS:
+            try:
+                getattr(cell, f"check_{name}")()
+                results[name] = "ok"
+            except Absent:
+                results[name] = "absent"
+            except Exception as error:  # whatever goes wrong, the other checks and rows are worth knowing
+                results[name] = "failed"
+                print(f"   {name}: {type(error).__name__}: {error}"[:2000])
+                if name == "start":
+                    break
+    finally:
+        cell.close()
+    if "failed" in results.values():
+        tail = "\n".join("     " + line[:300] for line in cell.log.read_text(errors="replace").splitlines()[-12:])
+        print(f"   the processes' last lines (all: {cell.log}):\n{tail}")
+    else:
+        cell.log.unlink()
+    print(f"   {time.monotonic() - started:.0f} s", flush=True)
+    return results, cell.greedy
