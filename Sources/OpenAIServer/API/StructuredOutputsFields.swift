@@ -28,11 +28,8 @@ enum StructuredOutputsFields {
         if nested.bool("json_object") == true { constraints.append(.jsonObject) }
         if let tag = nested.string("structural_tag") { constraints.append(.structuralTag(tag)) }
         guard nested.issues.isEmpty else { return nil }
-        guard constraints.count == 1, let constraint = constraints.first else {
-            nested.report(
-                "", "exactly one of json, regex, choice, grammar, json_object or structural_tag must be given")
-            return nil
-        }
+        // Another number is refused by `validate`, with the error type of a cross-field rule.
+        guard constraints.count == 1, let constraint = constraints.first else { return nil }
         if case .regex("") = constraint { nested.report("regex", "must not be empty") }
         if let choice = object["choice"]?.arrayValue, choice.isEmpty { nested.report("choice", "must not be empty") }
         if object["grammar"]?.stringValue == "" { nested.report("grammar", "must not be empty") }
@@ -75,12 +72,46 @@ enum StructuredOutputsFields {
 
     /// Cross-field rules that are not type errors.
     static func validate(_ object: JSONObject) throws(APIError) {
+        if let explicit = object["structured_outputs"]?.objectValue { try validate(explicit: explicit) }
         guard let format = object["response_format"]?.objectValue else { return }
+        if let schema = format["json_schema"]?.objectValue?["schema"], format["type"]?.stringValue == "json_schema" {
+            try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema", param: "response_format")
+        }
         if format["type"]?.stringValue == "json_schema", format["json_schema"]?.objectValue == nil {
             throw APIError.badRequest(
                 "When response_format type is 'json_schema', the 'json_schema' field must be provided.",
                 param: "response_format")
         }
+    }
+
+    private static func validate(explicit object: JSONObject) throws(APIError) {
+        let given = ["json", "regex", "choice", "grammar", "structural_tag"].count { !(object[$0]?.isNull ?? true) }
+        let jsonObject = object["json_object"].flatMap(FieldReader.bool) == true
+        guard given + (jsonObject ? 1 : 0) == 1 else {
+            throw .badRequest(
+                "Structured outputs take exactly one of json, regex, choice, grammar, json_object and structural_tag.",
+                param: "structured_outputs")
+        }
+        let param = "structured_outputs"
+        if let pattern = object["regex"]?.stringValue {
+            try refuse(ConstraintRules.problem(inRegex: pattern), "regular expression", param: param)
+        }
+        if let grammar = object["grammar"]?.stringValue {
+            try refuse(ConstraintRules.problem(inGrammar: grammar), "grammar", param: param)
+        }
+        if var schema = object["json"], !schema.isNull {
+            if let text = schema.stringValue {
+                guard let parsed = try? JSONValue.parse(text) else {
+                    throw .badRequest("The JSON schema cannot be used: it is not valid JSON", param: param)
+                }
+                schema = parsed
+            }
+            try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema", param: param)
+        }
+    }
+
+    private static func refuse(_ problem: String?, _ what: String, param: String) throws(APIError) {
+        if let problem { throw .badRequest("The \(what) cannot be used: \(problem)", param: param) }
     }
 
     /// `choice` as an EBNF grammar, because not every grammar backend knows choices (the Python server does the same).

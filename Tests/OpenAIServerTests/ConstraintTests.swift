@@ -1,0 +1,58 @@
+import JSONBytes
+import Testing
+
+/// Constraints that cannot be compiled are the client's mistake and never reach the engine.
+@Suite struct ConstraintTests {
+    private func answer(_ fields: String) throws -> (status: Int, error: JSONValue?, engineRequests: Int) {
+        let server = try GenerationServer()
+        let response = try server.post(
+            "/v1/completions", #"{"prompt": "def foo(", "max_tokens": 3, "allowed_token_ids": [766], \#(fields)}"#)
+        let body = try JSONValue.parse(response.body)
+        return (response.status, body["error"], server.engine.requests.count)
+    }
+
+    @Test(arguments: [
+        #""structured_outputs": {"regex": "(ab"}"#, #""structured_outputs": {"regex": "ab)"}"#,
+        #""structured_outputs": {"regex": "[ab"}"#, #""structured_outputs": {"regex": "ab\\"}"#,
+        #""structured_outputs": {"regex": "*a"}"#, #""structured_outputs": {"regex": "(+a)"}"#,
+        #""structured_outputs": {"grammar": "root ::= \"unterminated"}"#,
+        #""structured_outputs": {"grammar": "root ::= [a-z"}"#,
+        #""structured_outputs": {"grammar": "start: \"lark\""}"#,
+        ##""structured_outputs": {"grammar": "# root ::= \"a\""}"##,
+        #""structured_outputs": {"json": {"type": "nonsense"}}"#,
+        #""structured_outputs": {"json": "{\"items\": {\"type\": [\"string\", \"text\"]}}"}"#,
+        #""structured_outputs": {"json": "not json"}"#,
+        #""structured_outputs": {"regex": "a", "choice": ["b"]}"#, #""structured_outputs": {}"#,
+    ])
+    func anUnusableConstraintIsABadRequest(_ fields: String) throws {
+        let answer = try answer(fields)
+        #expect(answer.status == 400)
+        #expect(answer.error?["type"]?.stringValue == "BadRequestError")
+        #expect(answer.error?["param"]?.stringValue == "structured_outputs")
+        #expect(answer.engineRequests == 0)
+    }
+
+    @Test func anUnusableResponseFormatIsABadRequest() throws {
+        let answer = try answer(
+            #""response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "text"}}}"#)
+        #expect(answer.status == 400)
+        #expect(answer.error?["param"]?.stringValue == "response_format")
+        #expect(answer.engineRequests == 0)
+    }
+
+    @Test(arguments: [
+        #""structured_outputs": {"regex": "(?:a|(b*)+?)[(*]{2,3}\\(\\]"}"#,
+        #""structured_outputs": {"regex": "a+?b??"}"#, #""structured_outputs": {"regex": "[]a]|[^\\]]"}"#,
+        #""structured_outputs": {"grammar": "root ::= \"\\\"[#\" item\nitem ::= [^\"\\]#] # \"rest"}"#,
+        #""structured_outputs": {"grammar": "a::=\"x\"\nroot::=a"}"#,
+        // Not a type: properties and values may have any name.
+        #""structured_outputs": {"json": {"properties": {"type": {"enum": ["nonsense"]}}, "default": {"type": "x"}}}"#,
+        #""structured_outputs": {"json": "true"}"#, #""structured_outputs": {"json_object": true}"#,
+        #""response_format": {"type": "json_object"}"#,
+    ])
+    func aUsableConstraintReachesTheEngine(_ fields: String) throws {
+        let answer = try answer(fields)
+        #expect(answer.status == 200, "\(String(describing: answer.error))")
+        #expect(answer.engineRequests == 1)
+    }
+}
