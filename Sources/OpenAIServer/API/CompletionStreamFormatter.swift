@@ -112,7 +112,8 @@ final class CompletionStreamFormatter: GenerationFormatter {
                 buffer.appendLiteral("],\"system_fingerprint\":")
                 buffer.appendJSONStringOrNull(job.api.fingerprint)
                 buffer.appendLiteral(",\"usage\":")
-                job.usage.append(to: &buffer, showPromptDetails: job.api.showPromptTokensDetails)
+                job.usage.append(
+                    to: &buffer, showPromptDetails: job.api.showPromptTokensDetails, showCreatedCache: false)
                 buffer.appendLiteral("}\n\n")
             }
             buffer.appendLiteral("data: [DONE]\n\n")

@@ -65,7 +65,8 @@ final class CompletionWholeFormatter: GenerationFormatter {
         body.appendLiteral("],\"service_tier\":null,\"system_fingerprint\":")
         body.appendJSONStringOrNull(job.api.fingerprint)
         body.appendLiteral(",\"usage\":")
-        job.usage.append(to: &body, showPromptDetails: job.api.showPromptTokensDetails)
+        job.usage.append(
+            to: &body, showPromptDetails: job.api.showPromptTokensDetails, showCreatedCache: false)
         body.appendLiteral(",\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}")
         job.response.sendJSON(body)
     }

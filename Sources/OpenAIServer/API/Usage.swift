@@ -10,7 +10,8 @@ struct Usage {
     /// Tokens before the end of thinking; shown when a reasoning parser is active.
     var reasoningTokens: Int?
 
-    func append(to sink: inout some ByteSink, showPromptDetails: Bool) {
+    /// - Parameter showCreatedCache: vLLM counts the tokens that went into the cache in chat answers alone.
+    func append(to sink: inout some ByteSink, showPromptDetails: Bool, showCreatedCache: Bool = true) {
         sink.appendLiteral("{\"prompt_tokens\":")
         sink.appendJSONInt(promptTokens)
         sink.appendLiteral(",\"total_tokens\":")
@@ -22,7 +23,7 @@ struct Usage {
             sink.appendLiteral("{\"cached_tokens\":")
             sink.appendJSONInt(cachedTokens)
             sink.appendLiteral(",\"created_cache_tokens\":")
-            if let createdCacheTokens {
+            if showCreatedCache, let createdCacheTokens {
                 sink.appendJSONInt(createdCacheTokens)
             } else {
                 sink.appendJSONNull()
