@@ -1,12 +1,13 @@
 import Glibc
 import JSONBytes
 
-/// What `vllm-engine status` and `drain` ask of a running supervisor.
+/// What `vllm-engine status`, `drain` and `swap` ask of a running supervisor.
 extension Supervisor {
     func handle(_ request: JSONObject, _ exchange: ControlServer.Exchange, signals: SignalSource) {
         switch request["command"]?.stringValue {
         case "status": exchange.finish(status)
         case "drain": drain(request, exchange, signals: signals)
+        case "swap": beginSwap(request, exchange)
         case let command?: exchange.fail("unknown command '\(command)'; this is an older vllm-engine than yours?")
         case nil: exchange.fail("the request has no command")
         }
@@ -36,6 +37,10 @@ extension Supervisor {
             }
         }
         add(frontends?.children ?? [], role: "frontend", restarts: frontends?.restarts ?? 0)
+        if let swap {
+            let role = swap.phase == .starting ? "frontend, starting" : "frontend, draining"
+            add(swap.idle.children, role: role, restarts: 0)
+        }
         add(engines?.children ?? [], role: "engine", restarts: 0)
         result["processes"] = .array(processes)
         return result
@@ -54,7 +59,7 @@ extension Supervisor {
         if !signals.stopRequested {
             let patience = seconds.map { Duration.milliseconds(Int64($0 * 1000)) } ?? configuration.shutdownTimeout
             drainTimeout = patience
-            if configuration.frontend != .swift, patience > configuration.shutdownTimeout {
+            if frontends?.kind != .swift, patience > configuration.shutdownTimeout {
                 exchange.send(
                     JSONObject([
                         (

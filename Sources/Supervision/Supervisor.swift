@@ -12,7 +12,7 @@ package final class Supervisor {
     let configuration: ServeConfiguration
     let logger: Logger
     private let output: LogOutput
-    private let loop = EventLoop()
+    let loop = EventLoop()
     private let notifier = ServiceNotifier()
     let start = ContinuousClock.now
     /// What was reached when, for the start-up line.
@@ -28,6 +28,13 @@ package final class Supervisor {
     private var frontendRestarts: RestartPolicy
     private var frontendLostAt: ContinuousClock.Instant?
     private var control: ControlServer?
+    private var handshake: HandshakeServer?
+    private var directory: RuntimeDirectory?
+    private var factory: ChildFactory?
+    /// The exchange of the frontend that is under way.
+    var swap: FrontendSwap?
+    /// Of the frontend that serves, at the engines.
+    var clientIndex = 0
     /// Set by `vllm-engine drain`, in place of the configured shutdown timeout.
     var drainTimeout: Duration?
     /// Clients of the control socket that want to know how it ended.
@@ -84,19 +91,27 @@ package final class Supervisor {
             logger.info("Removed the runtime directory of a dead run", metadata: ["path": "\(path)"])
         }
         _ = cps_become_subreaper()
-        signals.onChildExit = { [unowned self] in reapStrangers() }
+        signals.onChildExit = { [unowned self] in
+            reapStrangers()
+            childEndedDuringSwap()
+        }
         signals.onDump = { [unowned self] in dumpState() }
 
         let context: ZMQContext
         do { context = try ZMQContext() } catch { throw SupervisionError(.failure, "\(error)") }
         self.context = context
-        let transport = try makeTransport(directory)
+        self.directory = directory
+        let transport = try makeTransport(configuration.frontendContract, directory)
         let handshake = try HandshakeServer(
             address: engineClientZMQAddress(localOnly: true, host: configuration.host, directory: directory),
             initMessage: EngineInitMessage(inputs: [transport.inputAddress], outputs: [transport.outputAddress]),
             engineCount: configuration.dataParallelSize, context: context, loop: loop, logger: logger)
 
+        self.handshake = handshake
+        handshake.onEvent = { [unowned self] rank, event in handle(event, rank: rank) }
+
         let factory = ChildFactory(loop: loop, orphanGuard: orphanGuard, logger: logger, output: output)
+        self.factory = factory
         let engines = try EngineProcessManager(engineLaunch(handshake.address), factory: factory)
         self.engines = engines
         let frontends = try FrontendProcessManager(
@@ -105,7 +120,6 @@ package final class Supervisor {
         reached("spawned")
 
         let probe = makeProbe(listener)
-        defer { handshake.close() }
         if try handshake.run(
             engines: engines, frontends: frontends, signals: signals, timeout: configuration.engineReadyTimeout)
         {
@@ -132,11 +146,13 @@ package final class Supervisor {
             host: configuration.host, port: configuration.port, scheme: configuration.usesTLS ? "https" : "http")
     }
 
-    private func makeTransport(_ directory: RuntimeDirectory) throws -> FrontendTransport {
+    private func makeTransport(
+        _ contract: FrontendContract, _ directory: RuntimeDirectory
+    ) throws -> FrontendTransport {
         func address() -> String {
             engineClientZMQAddress(localOnly: true, host: configuration.host, directory: directory)
         }
-        guard configuration.frontendContract.adoptsListeners else {
+        guard contract.adoptsListeners else {
             return .addresses(input: address(), output: address())
         }
         return .listeners(
@@ -150,7 +166,7 @@ package final class Supervisor {
             handshakeAddress: handshakeAddress, arguments: configuration.engineArguments,
             environment: ProcessInfo.environment())
         launch.count = configuration.dataParallelSize
-        launch.arguments += ["--protocol-version", "\(configuration.frontendContract.family)"]
+        launch.arguments += ["--control", "--protocol-version", "\(configuration.frontendContract.family)"]
         return launch
     }
 
@@ -163,6 +179,30 @@ package final class Supervisor {
         launch.dataParallelSize = configuration.dataParallelSize
         launch.servedAddress = listener.map(\.displayAddress) ?? ""
         return launch
+    }
+
+    /// Starts a frontend beside the one that serves, on the same HTTP socket.
+    func startSuccessor(
+        _ kind: FrontendKind, program: String, contract: FrontendContract
+    ) throws -> FrontendProcessManager {
+        guard let directory, let factory, let listener else { throw SupervisionError(.failure, "not started yet") }
+        var launch = frontendLaunch()
+        launch.kind = kind
+        launch.executable = program
+        launch.contract = contract
+        launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
+        return try FrontendProcessManager(
+            launch, listener: listener, transport: try makeTransport(contract, directory), directory: directory,
+            factory: factory)
+    }
+
+    /// From now on this one is waited for, restarted and stopped.
+    func serveWith(_ frontends: FrontendProcessManager) { self.frontends = frontends }
+
+    func sendToEngines(_ command: EngineControlCommand) {
+        for rank in 0..<configuration.dataParallelSize {
+            do { try handshake?.send(command, toRank: rank) } catch { logger.error("engine \(rank): \(error)") }
+        }
     }
 
     /// A server needs a descriptor per connection; vLLM asks for 65535 too.
@@ -205,7 +245,7 @@ package final class Supervisor {
     private func serve(signals: SignalSource) throws -> ExitCode {
         guard let frontends, let engines else { return .failure }
         let completion = waitForCompletionOrFailure(
-            frontends: frontends, engines: engines, signals: signals, on: loop,
+            frontends: self.frontends ?? frontends, engines: engines, signals: signals, on: loop,
             frontendExited: { [unowned self] in replace($0) })
         let wasServing = state != "starting"
         switch completion {
@@ -309,6 +349,7 @@ package final class Supervisor {
             }
         defer { loop.cancel(early) }
         var killed = frontends?.shutdown(timeout: configuration.shutdownTimeout, isInterrupted: isInterrupted) ?? []
+        killed += swap?.idle.shutdown(timeout: .zero, isInterrupted: isInterrupted) ?? []
         enter("stopping")
         // An engine with unsent answers waits for a frontend to take them, but there is none any more: a second signal
         // ends it at once.
@@ -370,8 +411,11 @@ package final class Supervisor {
     private func tearDown() {
         probe?.stop()
         control?.close()
+        handshake?.close()
         listener?.close()
         _ = frontends?.shutdown(timeout: .zero, isInterrupted: { true })
+        _ = swap?.idle.shutdown(timeout: .zero, isInterrupted: { true })
+        swap = nil
         _ = engines?.shutdown(timeout: .zero, isInterrupted: { true })
         orphanGuard?.finish()
         reapStrangers()
@@ -382,6 +426,7 @@ package final class Supervisor {
     /// Orphans of our descendants are re-parented to us (also when we are PID 1); somebody has to reap them.
     private func reapStrangers() {
         var known = (engines?.processes ?? []).map(\.pid) + (frontends?.processes ?? []).map(\.pid)
+        known += (swap?.idle.processes ?? []).map(\.pid)
         if let reaper = orphanGuard?.reaperPid { known.append(reaper) }
         var reaped: pid_t = 0
         repeat {

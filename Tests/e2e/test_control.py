@@ -15,7 +15,7 @@ from server import BINARY, DEFAULT_MODEL, wait_until
 FAKE_FRONTEND = os.path.join(os.path.dirname(__file__), "data", "fake_frontend.py")
 
 
-def command(server, *args, timeout=60):
+def command(server, *args, timeout=30):
     """Runs `vllm-engine ARGS` so that it sees only this server."""
     scope = {"VLLM_RPC_BASE_PATH": str(server.scratch), "XDG_RUNTIME_DIR": str(server.scratch)}
     return subprocess.run([BINARY, *args, "--pid", str(server.process.pid)], capture_output=True, text=True,

@@ -541,6 +541,68 @@ TEST(EngineProcess, MockTokensDependOnSeedAndPromptOnly) {
     EXPECT_NE(alone, run("2", false));
 }
 
+Bytes control_message(const std::string& command, int client, const ScriptedFrontend& frontend) {
+    Bytes bytes = {0x84};
+    for (const Bytes& part : {pack_string("command"), pack_string(command), pack_string("client_index"),
+                              pack_int(client), pack_string("input"), pack_string(frontend.input_address(client)),
+                              pack_string("output"), pack_string(frontend.output_address(client))}) {
+        bytes.insert(bytes.end(), part.begin(), part.end());
+    }
+    return bytes;
+}
+
+TEST(EngineProcess, FrontendsJoinAndLeaveUnderControl) {
+    ScriptedFrontend frontend;
+    EngineProcess engine(frontend.arguments({"--control"}));
+    frontend.accept_engine();
+    EXPECT_EQ(frontend.receive_control()["status"], "\"FRONTEND_REGISTERED\"");
+
+    int second = frontend.add_client();
+    frontend.send_control(control_message("connect_frontend", second, frontend));
+    frontend.receive_registration(second);
+    auto event = frontend.receive_control();
+    EXPECT_EQ(event["status"], "\"FRONTEND_REGISTERED\"");
+    EXPECT_EQ(event["client_index"], "1");
+    frontend.add("first", 5);
+    frontend.add("second", 5, {}, second);
+    EXPECT_EQ(frontend.collect("second", nullptr, second).size(), 5u);
+    EXPECT_EQ(frontend.collect("first").size(), 5u);
+
+    // The place of client 0 is free afterwards; its running request is gone, and the others go on.
+    frontend.add("orphan", 4000);
+    frontend.next();
+    frontend.send_control(control_message("disconnect_frontend", 0, frontend));
+    EXPECT_EQ(frontend.receive_control()["status"], "\"FRONTEND_CLOSED\"");
+    frontend.add("later", 5, {}, second);
+    EXPECT_EQ(frontend.collect("later", nullptr, second).size(), 5u);
+    EXPECT_NE(engine.log().find("aborted 1 requests of frontend 0"), std::string::npos);
+
+    frontend.restart_client(0);
+    frontend.send_control(control_message("connect_frontend", 0, frontend));
+    frontend.receive_registration(0);
+    EXPECT_EQ(frontend.receive_control()["client_index"], "0");
+    frontend.add("again", 5);
+    EXPECT_EQ(frontend.collect("again").size(), 5u);
+}
+
+TEST(EngineProcess, BadControlMessagesAreRefused) {
+    ScriptedFrontend frontend;
+    EngineProcess engine(frontend.arguments({"--control"}));
+    frontend.accept_engine();
+    frontend.receive_control();
+    for (const Bytes& bad :
+         {Bytes{}, Bytes{0xc1}, Bytes{0x80}, Bytes(70000, 0x90), control_message("dance", 1, frontend),
+          control_message("connect_frontend", 0, frontend), control_message("connect_frontend", 64, frontend),
+          control_message("connect_frontend", -1, frontend), control_message("disconnect_frontend", 1, frontend)}) {
+        frontend.send_control(bad);
+        auto event = frontend.receive_control();
+        EXPECT_EQ(event["status"], "\"CONTROL_ERROR\"");
+        EXPECT_NE(event["error"], "nil");
+    }
+    frontend.add("a", 3);
+    EXPECT_EQ(frontend.collect("a").size(), 3u);
+}
+
 TEST(EngineProcess, MockHonoursStopAndAllowedIds) {
     ScriptedFrontend frontend;
     EngineProcess engine(frontend.arguments({"--mock-output-tokens", "7"}));

@@ -178,6 +178,20 @@ void ScriptedFrontend::bind_client(int client) {
     outputs_[index]->bind("ipc://" + directory_ + "/out-" + std::to_string(client));
 }
 
+int ScriptedFrontend::add_client() {
+    inputs_.emplace_back();
+    outputs_.emplace_back();
+    kept_.emplace_back();
+    bind_client(static_cast<int>(inputs_.size()) - 1);
+    return static_cast<int>(inputs_.size()) - 1;
+}
+
+void ScriptedFrontend::send_control(const Bytes& payload) { handshake_->send(std::vector<Bytes>{identity, payload}); }
+
+std::map<std::string, std::string> ScriptedFrontend::receive_control() {
+    return describe_map(receive(*handshake_, "control event").at(1));
+}
+
 void ScriptedFrontend::restart_client(int client) {
     auto index = static_cast<size_t>(client);
     inputs_[index].reset();

@@ -82,6 +82,15 @@ class ScriptedFrontend {
     // True if no message is waiting now.
     bool quiet(int client = 0);
 
+    // One more client with bound sockets, which the engine does not know yet; returns its index.
+    int add_client();
+    std::string input_address(int client) const { return "ipc://" + directory_ + "/in-" + std::to_string(client); }
+    std::string output_address(int client) const { return "ipc://" + directory_ + "/out-" + std::to_string(client); }
+    // To the engine's handshake socket, after READY.
+    void send_control(const Bytes& payload);
+    // The next message from there, described.
+    std::map<std::string, std::string> receive_control();
+
     // Closes one client's sockets and binds new ones at the same addresses, as a restarted frontend does.
     void restart_client(int client);
 

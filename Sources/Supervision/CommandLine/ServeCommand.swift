@@ -28,6 +28,7 @@ package struct ServeCommand: ParsableCommand {
 
             OTHER COMMANDS (`vllm-engine COMMAND --help`)
               status                    show the state of a running service, also as JSON
+              swap                      put another frontend in place of the running one, without a failed request
               drain                     finish the open requests of a running service, then stop it
             """)
 
@@ -94,7 +95,8 @@ package struct ServeCommand: ParsableCommand {
             model: model, frontendExecutable: program,
             engineExecutable: try Binaries.engine(explicit: supervisor.engineBinary))
         configuration.frontend = kind
-        configuration.frontendContract = try contract(kind, program)
+        configuration.frontendContract = try FrontendContract(
+            of: kind, program: program, release: supervisor.frontendVersion)
         configuration.servedModelNames = frontend.servedModelName
         configuration.dataParallelSize = supervisor.dataParallelSize
         configuration.host = listen.host
@@ -133,24 +135,6 @@ package struct ServeCommand: ParsableCommand {
         return configuration
     }
 
-    private func contract(_ kind: FrontendKind, _ program: String) throws -> FrontendContract {
-        if let release = supervisor.frontendVersion {
-            guard let family = ProtocolFamily(name: release) else {
-                throw SupervisionError(.usage, "--frontend-version: \(release) is not a vLLM release from 0.22 on")
-            }
-            let contract = FrontendContract(family: family)
-            if kind == .python, !contract.adoptsListeners {
-                throw SupervisionError(.usage, "--frontend python needs vLLM 0.32 or later")
-            }
-            return contract
-        }
-        return switch kind {
-        case .swift: .current
-        case .python: FrontendContract(family: .v0_32)
-        case .rust, .program: try Binaries.contract(of: program)
-        }
-    }
-
     private func isDirectory(_ path: String) -> Bool {
         var status = stat()
         return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
@@ -165,13 +149,34 @@ package struct ServeCommand: ParsableCommand {
     }
 }
 
+extension FrontendContract {
+    /// - Parameter release: `--frontend-version`; nil = the program is asked.
+    init(of kind: FrontendKind, program: String, release: String?) throws {
+        if let release {
+            guard let family = ProtocolFamily(name: release) else {
+                throw SupervisionError(.usage, "--frontend-version: \(release) is not a vLLM release from 0.22 on")
+            }
+            self.init(family: family)
+            if kind == .python, !adoptsListeners {
+                throw SupervisionError(.usage, "--frontend python needs vLLM 0.32 or later")
+            }
+            return
+        }
+        switch kind {
+        case .swift: self = .current
+        case .python: self.init(family: .v0_32)
+        case .rust, .program: self = try Binaries.contract(of: program)
+        }
+    }
+}
+
 /// The `vllm-engine` program.
 package struct VLLMEngineCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "vllm-engine",
         abstract: "Supervisor for vLLM frontends and engines.",
         version: "vllm-engine 0.1.0",
-        subcommands: [ServeCommand.self, StatusCommand.self, DrainCommand.self],
+        subcommands: [ServeCommand.self, StatusCommand.self, DrainCommand.self, SwapCommand.self],
         defaultSubcommand: ServeCommand.self)
 
     package init() {}
@@ -192,7 +197,7 @@ package struct VLLMEngineCommand: ParsableCommand {
 
     /// So that `vllm-engine --help` shows the options of `serve`.
     private static func withImpliedCommand(_ arguments: [String]) -> [String] {
-        let own = ["serve", "status", "drain", "help", "--version"]
+        let own = ["serve", "status", "drain", "swap", "help", "--version"]
         return arguments.first.map(own.contains) == true ? arguments : ["serve"] + arguments
     }
 }

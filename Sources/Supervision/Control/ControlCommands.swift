@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 import JSONBytes
 
 /// Which of the running supervisors is meant.
@@ -86,6 +87,56 @@ package struct DrainCommand: ParsableCommand {
             guard let code else { throw SupervisionError(.failure, "the supervisor died while draining") }
             if code != 0 { throw ArgumentParser.ExitCode(Int32(truncatingIfNeeded: code)) }
         }
+    }
+}
+
+/// `vllm-engine swap`
+package struct SwapCommand: ParsableCommand {
+    package static let configuration = CommandConfiguration(
+        commandName: "swap",
+        abstract: "Put another frontend in place of the running one, without a failed request.",
+        discussion: """
+            The new frontend starts beside the old one on the same port. Once it is ready the old one takes no more \
+            requests, finishes those it has, and ends. If the new one fails, the old one stays. Returns when the old one \
+            is gone. vLLM's own frontends finish their requests only within the service's --shutdown-timeout.
+            """)
+
+    @OptionGroup package var target: TargetOptions
+
+    @Option(help: ArgumentHelp("The new frontend.", valueName: "swift|rust|PATH"))
+    package var frontend: String
+
+    @Option(help: ArgumentHelp("Its program, if it is not where `serve` would look.", valueName: "path"))
+    package var frontendBinary: String?
+
+    @Option(help: ArgumentHelp("Seconds for the old one's open requests. (default: 600)", valueName: "s"))
+    package var timeout: SecondsOption?
+
+    package init() {}
+
+    package mutating func run() throws {
+        try reportingErrors {
+            var client = try target.connect()
+            var request = JSONObject([("command", .string("swap"))])
+            // The supervisor's working directory may be another one.
+            request["frontend"] = .string(frontend.contains("/") ? Self.absolute(frontend) : frontend)
+            if let frontendBinary { request["binary"] = .string(Self.absolute(frontendBinary)) }
+            if let timeout { request["timeout"] = .number(timeout.value) }
+            try client.send(request)
+            var state: String?
+            while let reply = try client.receive(timeout: nil) {
+                state = reply["state"]?.stringValue ?? state
+                let after = reply["after_ms"]?.numberValue.map { " after \($0.text) ms" } ?? ""
+                print((state ?? "") + after)
+            }
+            guard state == "done" else { throw SupervisionError(.failure, "the service ended during the swap") }
+        }
+    }
+
+    private static func absolute(_ path: String) -> String {
+        guard !path.hasPrefix("/"), let directory = getcwd(nil, 0) else { return path }
+        defer { free(directory) }
+        return "\(String(cString: directory))/\(path)"
     }
 }
 

@@ -3,7 +3,7 @@ import Logging
 import ZeroMQ
 
 /// The supervisor's ROUTER that engines dial first. It tells them the frontends' addresses and learns when they are
-/// ready; afterwards it is closed, as in vLLM.
+/// ready. vLLM closes it then; here engines that were started with `--control` stay connected.
 package final class HandshakeServer {
     /// `ipc://path` or `tcp://host:port`, for the engines' command line.
     package let address: String
@@ -14,6 +14,8 @@ package final class HandshakeServer {
     private let initMessage: [UInt8]
     private var violation: String?
     package private(set) var state: HandshakeState
+    /// Called with what ready engines say.
+    package var onEvent: ((_ rank: Int, EngineControlEvent) -> Void)?
 
     package init(
         address: String, initMessage: EngineInitMessage, firstRank: Int = 0, engineCount: Int, context: ZMQContext,
@@ -55,7 +57,22 @@ package final class HandshakeServer {
         }
     }
 
+    /// Tells a ready engine something. An engine that is gone does not hear it.
+    package func send(_ command: EngineControlCommand, toRank rank: Int) throws(ZMQError) {
+        try socket.send(frames: [EngineIdentity.encode(rank: rank), command.encode()])
+    }
+
+    /// Whether the message was one.
+    private func handleEvent(_ frames: [[UInt8]]) -> Bool {
+        guard frames.count == 2, let rank = EngineIdentity.rank(frames[0]), state.phase(ofRank: rank) == .ready,
+            let event = frames[1].withUnsafeBytes({ try? EngineControlEvent(decoding: $0) })
+        else { return false }
+        onEvent?(rank, event)
+        return true
+    }
+
     private func handle(_ frames: [[UInt8]]) throws(ZMQError) {
+        if handleEvent(frames) { return }
         guard violation == nil else { return }
         guard frames.count == 2 else {
             violation = "a handshake message has \(frames.count) frames instead of 2"

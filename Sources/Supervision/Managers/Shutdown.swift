@@ -78,20 +78,23 @@ package enum Completion: Equatable, Sendable {
 /// Waits until a signal asks to stop, an engine ends, a frontend or the coordinator fails, or no frontend is left
 /// (vLLM: `wait_for_completion_or_failure`).
 ///
+/// - Parameter frontends: asked again after every wake-up, for they may be exchanged meanwhile.
 /// - Parameter frontendExited: may decide to replace a frontend that has ended; true = it did or will, go on waiting.
 package func waitForCompletionOrFailure(
-    frontends: FrontendProcessManager, engines: EngineProcessManager?, coordinator: SubprocessWrapper? = nil,
+    frontends current: @autoclosure () -> FrontendProcessManager, engines: EngineProcessManager?,
+    coordinator: SubprocessWrapper? = nil,
     signals: SignalSource, on loop: EventLoop, frontendExited: (SupervisedProcess) -> Bool = { _ in false }
 ) -> Completion {
     // Frontends that have ended and are being replaced.
     var replaced: Set<pid_t> = []
     while true {
+        let frontends = current()
         let generation = frontends.processes.map(\.pid)
         let watched =
             frontends.processes.filter { !replaced.contains($0.pid) } + (engines?.processes ?? [])
             + (coordinator.map { [$0] } ?? [])
         waitForSentinels(watched, on: loop) {
-            !signals.stopRequested && watched.allSatisfy(\.isAlive) && frontends.processes.map(\.pid) == generation
+            !signals.stopRequested && watched.allSatisfy(\.isAlive) && current().processes.map(\.pid) == generation
         }
 
         // The engine first: a frontend that loses its engine may end as a consequence.
@@ -103,7 +106,7 @@ package func waitForCompletionOrFailure(
             return .processExited(
                 name: coordinator.name, pid: coordinator.pid, exit: coordinator.exitDescription)
         }
-        if let frontend = frontends.firstExited(), !replaced.contains(frontend.process.pid) {
+        if let frontend = current().firstExited(), !replaced.contains(frontend.process.pid) {
             guard frontendExited(frontend) else {
                 return .processExited(
                     name: frontend.name, pid: frontend.process.pid, exit: frontend.process.exitDescription)

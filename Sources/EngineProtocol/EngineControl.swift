@@ -1,0 +1,77 @@
+import MessagePack
+
+/// What a supervisor may tell our engine after READY, on the handshake socket. vLLM's engine closes that socket; ours
+/// keeps it when it was started with `--control`.
+package enum EngineControlCommand: Sendable, Equatable {
+    /// One more frontend is at these addresses; its outputs go to `output`.
+    case connectFrontend(clientIndex: Int, input: String, output: String)
+    /// That frontend is gone for good: its requests are aborted, its sockets closed.
+    case disconnectFrontend(clientIndex: Int)
+
+    package func encode() -> [UInt8] {
+        var output: [UInt8] = []
+        switch self {
+        case .connectFrontend(let clientIndex, let input, let outputAddress):
+            output.packMapHeader(4)
+            output.pack(key: "command")
+            output.pack("connect_frontend")
+            output.pack(key: "client_index")
+            output.pack(clientIndex)
+            output.pack(key: "input")
+            output.pack(input)
+            output.pack(key: "output")
+            output.pack(outputAddress)
+        case .disconnectFrontend(let clientIndex):
+            output.packMapHeader(2)
+            output.pack(key: "command")
+            output.pack("disconnect_frontend")
+            output.pack(key: "client_index")
+            output.pack(clientIndex)
+        }
+        return output
+    }
+}
+
+/// What our engine tells its supervisor about frontends.
+package struct EngineControlEvent: Sendable, Equatable {
+    package enum Status: String, Sendable {
+        /// The frontend's socket took the engine's registration.
+        case registered = "FRONTEND_REGISTERED"
+        /// The frontend's socket was closed; its requests are aborted.
+        case lost = "FRONTEND_LOST"
+        /// Answer to `disconnectFrontend`.
+        case closed = "FRONTEND_CLOSED"
+        /// A command was refused.
+        case refused = "CONTROL_ERROR"
+    }
+
+    package var status: Status
+    package var clientIndex: Int
+    package var error: String?
+
+    package init(status: Status, clientIndex: Int, error: String? = nil) {
+        self.status = status
+        self.clientIndex = clientIndex
+        self.error = error
+    }
+
+    package init(decoding payload: UnsafeRawBufferPointer) throws(MessagePackError) {
+        var reader = MessagePackReader(payload)
+        var text: String?
+        clientIndex = -1
+        for _ in 0..<(try reader.readMapHeader()) {
+            let key = try reader.readKey()
+            if try reader.skipNil() { continue }
+            switch key {
+            case "status": text = try reader.readString()
+            case "client_index": clientIndex = try reader.readInt()
+            case "error": error = try reader.readString()
+            default: try reader.skip()
+            }
+        }
+        guard let text, let known = Status(rawValue: text) else {
+            throw MessagePackError(.invalid("unknown control event '\((text ?? "").prefix(32))'"), offset: 0)
+        }
+        status = known
+    }
+}

@@ -1,0 +1,150 @@
+"""`vllm-engine swap`: another frontend takes over under load, and no request fails."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+
+import pytest
+
+import http_client
+import processes
+from server import wait_until
+from test_control import BackgroundStream, command, start_mock, status  # noqa: F401
+
+SWAPS = int(os.environ.get("VLLM_E2E_SWAPS", "3"))
+# A frontend of vLLM 0.33, the release our own one speaks; the test is left out without it.
+RUST_FRONTEND = os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")
+
+
+def frontends(server):
+    """{role: pid}"""
+    return {process["role"]: process["pid"] for process in status(server)["processes"] if process["role"] != "engine"}
+
+
+class Requests:
+    """Short completions, one after the other on new connections, until told to stop."""
+
+    def __init__(self, server, threads=4):
+        self.server = server
+        self.answers, self.failures = 0, []
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.run) for _ in range(threads)]
+        for thread in self.threads:
+            thread.start()
+
+    def run(self):
+        while not self.stopping.is_set():
+            body = {"model": "m", "prompt": "hello", "max_tokens": 3, "ignore_eos": True}
+            try:
+                answer = self.server.post("/v1/completions", body, timeout=20)
+                if answer.status != 200 or answer.json()["choices"][0]["finish_reason"] != "length":
+                    self.failures.append((answer.status, answer.body))
+                self.answers += 1
+            except Exception as error:
+                self.failures.append(repr(error))
+
+    def wait_for_more(self, count):
+        goal = self.answers + count
+        assert wait_until(lambda: self.answers >= goal, 30)
+
+    def stop(self):
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(30)
+        return self.failures
+
+
+def test_swap_under_load_fails_no_request(start_mock):
+    server = start_mock()
+    engine = server.child("engine")
+    load = Requests(server)
+    load.wait_for_more(20)
+    for _ in range(SWAPS):
+        before = frontends(server)["frontend"]
+        stream = BackgroundStream(server, 40)
+        stream.wait_for_tokens(2)
+        result = command(server, "swap", "--frontend", "swift")
+        assert result.returncode == 0, result.stderr + server.log()[-3000:]
+        lines = result.stdout.splitlines()
+        assert lines[0] == "starting" and lines[1].startswith("switched after ") and lines[2] == "done"
+        events = stream.finish()
+        assert events[-1] == "[DONE]" and json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+        after = frontends(server)
+        assert set(after) == {"frontend"} and after["frontend"] != before
+        load.wait_for_more(20)
+    assert load.stop() == []
+    assert server.child("engine") == engine
+    sockets = [path for path in server.scratch.rglob("*.sock") if path.name != "control.sock"]
+    assert len(sockets) == 3, "two of the serving frontend, one for the handshake"
+    # The metrics of the one that serves now know the engine's state.
+    assert wait_until(lambda: server.metric("vllm:num_requests_running") == 0, 5)
+
+
+def test_new_frontend_that_fails_changes_nothing(start_mock, tmp_path):
+    server = start_mock()
+    before = frontends(server)
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\ncase \"$*\" in *--help) echo --listen-fd --input-listener-fd --data-parallel-size;;"
+                      " --version) echo x 0.33.0;; *) echo 'ERROR broken' >&2; exit 3;; esac\n")
+    broken.chmod(0o755)
+    result = command(server, "swap", "--frontend", str(broken))
+    assert result.returncode == 1 and "exit status 3" in result.stderr, result
+    assert frontends(server) == before
+    assert server.post("/v1/completions", {"model": "m", "prompt": "x", "max_tokens": 2}).status == 200
+    # And a later one succeeds.
+    assert command(server, "swap", "--frontend", "swift").returncode == 0
+
+
+@pytest.mark.parametrize("args, text", [
+    (["--frontend", "/no/such/program"], "not an executable file"),
+    (["--frontend", "swift", "--frontend-binary", "/bin/true"], "exit status 0"),
+])
+def test_impossible_swap_is_refused(start_mock, args, text):
+    server = start_mock()
+    result = command(server, "swap", *args)
+    assert result.returncode == 1 and text in result.stderr, result
+    assert len(frontends(server)) == 1
+
+
+def test_crash_after_a_swap_is_repaired(start_mock):
+    """The restart policy holds for the new frontend, on its own sockets."""
+    server = start_mock()
+    assert command(server, "swap", "--frontend", "swift").returncode == 0
+    os.kill(frontends(server)["frontend"], signal.SIGKILL)
+    assert wait_until(lambda: "The frontend is back" in server.log(), 10)
+    assert server.post("/v1/completions", {"model": "m", "prompt": "x", "max_tokens": 2}).status == 200
+
+
+def test_stop_while_the_old_frontend_finishes(start_mock):
+    server = start_mock()
+    stream = BackgroundStream(server, 4000)
+    stream.wait_for_tokens(5)
+    swap = threading.Thread(target=command, args=(server, "swap", "--frontend", "swift"))
+    swap.start()
+    assert wait_until(lambda: "frontend, draining" in frontends(server), 20)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait_exit(15) == 0
+    events = stream.finish()
+    assert events[-1] == "[DONE]", "the stream of the old frontend has its end, too"
+    swap.join(10)
+    server.assert_gone()
+
+
+@pytest.mark.skipif(not RUST_FRONTEND, reason="needs vllm-rs of vLLM 0.33 (VLLM_E2E_RUST_FRONTEND)")
+def test_swap_to_rust_and_back(start_mock):
+    server = start_mock()
+    load = Requests(server, threads=2)
+    load.wait_for_more(5)
+    stream = BackgroundStream(server, 100)
+    stream.wait_for_tokens(2)
+    result = command(server, "swap", "--frontend", "rust", "--frontend-binary", RUST_FRONTEND)
+    assert result.returncode == 0, result.stderr + server.log()[-3000:]
+    assert stream.finish()[-1] == "[DONE]"
+    load.wait_for_more(5)
+    assert "vllm-rs" in processes.command(frontends(server)["frontend"])
+    # vLLM's frontend cuts what is open when it has no time to finish it.
+    assert load.stop() == []
+    assert command(server, "swap", "--frontend", "swift").returncode == 0
+    assert server.post("/v1/completions", {"model": "m", "prompt": "x", "max_tokens": 2}).status == 200
