@@ -22,10 +22,18 @@ import Testing
         #""structured_outputs": {"json": {"type": "nonsense"}}"#,
         #""structured_outputs": {"json": "{\"items\": {\"type\": [\"string\", \"text\"]}}"}"#,
         #""structured_outputs": {"json": "not json"}"#,
-        #""structured_outputs": {"regex": "a", "choice": ["b"]}"#, #""structured_outputs": {}"#,
     ])
     func anUnusableConstraintIsABadRequest(_ fields: String) throws {
         let answer = try answer(fields)
+        #expect(answer.status == 400)
+        #expect(answer.error?["type"]?.stringValue == "BadRequestError")
+        #expect(answer.error?["param"]?.isNull == true)
+        #expect(answer.engineRequests == 0)
+    }
+
+    @Test(arguments: [#"{"regex": "a", "choice": ["b"]}"#, #"{"json_object": true, "json": "{}"}"#, "{}"])
+    func anyNumberOfConstraintsButOneIsABadRequest(_ constraints: String) throws {
+        let answer = try answer(#""structured_outputs": \#(constraints)"#)
         #expect(answer.status == 400)
         #expect(answer.error?["type"]?.stringValue == "BadRequestError")
         #expect(answer.error?["param"]?.stringValue == "structured_outputs")
@@ -36,7 +44,7 @@ import Testing
         let answer = try answer(
             #""response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "text"}}}"#)
         #expect(answer.status == 400)
-        #expect(answer.error?["param"]?.stringValue == "response_format")
+        #expect(answer.error?["type"]?.stringValue == "BadRequestError")
         #expect(answer.engineRequests == 0)
     }
 

@@ -75,7 +75,7 @@ enum StructuredOutputsFields {
         if let explicit = object["structured_outputs"]?.objectValue { try validate(explicit: explicit) }
         guard let format = object["response_format"]?.objectValue else { return }
         if let schema = format["json_schema"]?.objectValue?["schema"], format["type"]?.stringValue == "json_schema" {
-            try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema", param: "response_format")
+            try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema")
         }
         if format["type"]?.stringValue == "json_schema", format["json_schema"]?.objectValue == nil {
             throw APIError.badRequest(
@@ -92,26 +92,26 @@ enum StructuredOutputsFields {
                 "Structured outputs take exactly one of json, regex, choice, grammar, json_object and structural_tag.",
                 param: "structured_outputs")
         }
-        let param = "structured_outputs"
         if let pattern = object["regex"]?.stringValue {
-            try refuse(ConstraintRules.problem(inRegex: pattern), "regular expression", param: param)
+            try refuse(ConstraintRules.problem(inRegex: pattern), "regular expression")
         }
         if let grammar = object["grammar"]?.stringValue {
-            try refuse(ConstraintRules.problem(inGrammar: grammar), "grammar", param: param)
+            try refuse(ConstraintRules.problem(inGrammar: grammar), "grammar")
         }
         if var schema = object["json"], !schema.isNull {
             if let text = schema.stringValue {
                 guard let parsed = try? JSONValue.parse(text) else {
-                    throw .badRequest("The JSON schema cannot be used: it is not valid JSON", param: param)
+                    throw .badRequest("The JSON schema cannot be used: it is not valid JSON")
                 }
                 schema = parsed
             }
-            try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema", param: param)
+            try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema")
         }
     }
 
-    private static func refuse(_ problem: String?, _ what: String, param: String) throws(APIError) {
-        if let problem { throw .badRequest("The \(what) cannot be used: \(problem)", param: param) }
+    private static func refuse(_ problem: String?, _ what: String) throws(APIError) {
+        // Without `param`, as vLLM names none for what its grammar backend refuses.
+        if let problem { throw .badRequest("The \(what) cannot be used: \(problem)") }
     }
 
     /// `choice` as an EBNF grammar, because not every grammar backend knows choices (the Python server does the same).
