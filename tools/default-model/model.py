@@ -5,7 +5,7 @@ import pathlib
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 CONFIG = {
@@ -85,6 +85,14 @@ class Model(nn.Module):
 
     def logits(self, hidden):
         return hidden @ self.embed_tokens.weight.T
+
+
+def load(folder):
+    """A model with the weights of an exported folder, to train on."""
+    model = Model()
+    weights = load_file(pathlib.Path(folder) / "model.safetensors")
+    model.load_state_dict({name.removeprefix("model."): value.float() for name, value in weights.items()})
+    return model
 
 
 def export(model, folder, tokenizer, template):

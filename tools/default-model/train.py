@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 import corpus
-from model import CONFIG, Model, export
+from model import CONFIG, Model, export, load
 
 HERE = pathlib.Path(__file__).resolve().parent
 SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -97,13 +97,13 @@ class Muon:
             x = gradient.lerp(buffer, self.momentum)
             tall = x.shape[1] > x.shape[2]
             x = x.mT if tall else x
-            x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+            x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
             for _ in range(5):
                 square = x @ x.mT
                 x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
             x = x.mT if tall else x
             scale = max(1.0, x.shape[1] / x.shape[2]) ** 0.5
-            for p, update in zip(group, x):
+            for p, update in zip(group, x.float()):
                 p.mul_(1 - rate * 0.05).sub_(update, alpha=rate * scale)
 
 
@@ -128,9 +128,9 @@ def validation(tokenizer):
     r = corpus.Rng(99)
     sums = [(a, b, op) for a in range(100) for b in range(100) for op in "+-" if corpus.held_out(a, b, op)]
     r.shuffle(sums)
-    groups = {"sums": [corpus.say(f"What is {a} {op} {b}?", f"{a} {op} {b} = {a + b if op == '+' else a - b}") for a, b, op in sums[:256]],
+    groups = {"sums": [corpus.say(f"What is {a} {op} {b}?", f"{a} {op} {b} = {a + b if op == '+' else a - b}") for a, b, op in sums[:160]],
               "think": [corpus.say(f"{a} {op} {b}", f"{a} {op} {b} = {a + b if op == '+' else a - b}", corpus.working(a, b, op))
-                        for a, b, op in sums[256:320]]}
+                        for a, b, op in sums[160:224]]}
     for topic in (corpus.capital, corpus.tasks_json.exchange, corpus.unknown, corpus.small_talk, corpus.repeat):
         groups[topic.__name__] = [topic(r) for _ in range(96)]
     for group in list(groups.values())[2:]:
@@ -144,20 +144,21 @@ def validation(tokenizer):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", default=HERE.parents[1] / "Engine/models/default", type=pathlib.Path)
-    parser.add_argument("--steps", type=int, default=1600)
+    parser.add_argument("--steps", type=int, default=1960)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens per step")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--init", type=pathlib.Path, help="go on from this exported folder")
     parser.add_argument("--evaluate-every", type=int, default=200)
     parser.add_argument("--rate", type=float, default=0.01)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
-    tokenizer = make_tokenizer(args.seed)
+    tokenizer = Tokenizer.from_file(str(args.init / "tokenizer.json")) if args.init else make_tokenizer(args.seed)
     pad = tokenizer.token_to_id("<|endoftext|>")
     checks = validation(tokenizer)
-    model = Model()
+    model = load(args.init) if args.init else Model()
     matrices = [p for name, p in model.named_parameters() if p.dim() == 2 and name.startswith("layers.")]
     rest = [p for name, p in model.named_parameters() if not (p.dim() == 2 and name.startswith("layers."))]
     muon = Muon(matrices)
