@@ -58,7 +58,9 @@ class Server:
             if self.process.poll() is not None:
                 self.fail(f"vllm-engine exited with {self.process.returncode} while starting")
             try:
-                return http_client.request(self.port, "GET", "/health", timeout=5).status == 200
+                healthy = http_client.request(self.port, "GET", "/health", timeout=5).status == 200
+                # The supervisor asks by itself; before it knows, a death counts as a failed start.
+                return healthy and "Try it" in self.log()
             except OSError:
                 return False
         if not wait_until(ready, START_DEADLINE):

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "Engine/models/default"
-OUT = ROOT / "Engine/tests/data/default_model_reference.json"
+OUT = ROOT / "Engine/tests/data/default_model/reference.json"
 STEPS = 32
 CHATS = [
     ("hello", "Hello", {}), ("identity", "Who are you?", {}), ("sum", "What is 17 + 25?", {}), ("capital", "What is the capital of Japan?", {}),
