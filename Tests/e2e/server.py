@@ -38,6 +38,7 @@ class Server:
         self.shared_memory_before = processes.shared_memory()
         self.args = [BINARY, *args, "--host", "127.0.0.1", "--port", str(self.port)]
         self.log_file = tempfile.NamedTemporaryFile(prefix="e2e-log-", suffix=".txt", delete=False)
+        self.log_text = None  # kept when the file goes: after a clean stop
         variables = {"VLLM_E2E_MARKER": self.marker, "TMPDIR": str(self.scratch), "XDG_RUNTIME_DIR": str(self.scratch),
                      "VLLM_RPC_BASE_PATH": str(self.scratch), "NO_COLOR": "1"}
         self.started = time.monotonic()
@@ -48,7 +49,7 @@ class Server:
     # ---- observing ----
 
     def log(self):
-        return pathlib.Path(self.log_file.name).read_text(errors="replace")
+        return self.log_text if self.log_text is not None else pathlib.Path(self.log_file.name).read_text(errors="replace")
 
     def fail(self, message):
         raise AssertionError(f"{message}\ncommand: {' '.join(self.args)}\n--- log ---\n{self.log()[-6000:]}")
@@ -110,13 +111,17 @@ class Server:
     # ---- ending ----
 
     def stop(self, deadline=10.0):
-        """Ends the server as a user would and checks that nothing is left."""
+        """Ends the server as a user would and checks that nothing is left. Stopping again does nothing."""
+        if self.log_text is not None:
+            return
         try:
             if self.process.poll() is None:
                 self.remember_processes()
                 self.process.send_signal(signal.SIGTERM)
                 self.wait_exit(deadline)
             self.assert_gone()
+            self.log_text = self.log()
+            os.unlink(self.log_file.name)
         finally:
             self.kill_everything()
 
