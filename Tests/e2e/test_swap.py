@@ -30,7 +30,7 @@ class Requests:
         self.server = server
         self.answers, self.failures = 0, []
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self.run) for _ in range(threads)]
+        self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
         for thread in self.threads:
             thread.start()
 
