@@ -30,7 +30,8 @@ let package = Package(
     targets: [
         // Executables: thin mains, all logic lives in the modules below.
         .executableTarget(
-            name: "vllm-engine", dependencies: ["Supervision", argumentParser, logging], swiftSettings: settings),
+            name: "vllm-engine", dependencies: ["Measurement", "Supervision", argumentParser, logging],
+            swiftSettings: settings),
         .executableTarget(
             name: "vllm-swift", dependencies: ["OpenAIServer", logging], swiftSettings: settings),
 
@@ -40,6 +41,10 @@ let package = Package(
             name: "Supervision",
             dependencies: ["CProcessShims", "EngineProtocol", "JSONBytes", "ZeroMQ", argumentParser, logging],
             swiftSettings: settings),
+
+        .target(
+            name: "Measurement",
+            dependencies: ["JSONBytes", "Supervision", nioCore, nioPosix, argumentParser], swiftSettings: settings),
 
         // Frontend side, top to bottom.
         .target(
@@ -100,5 +105,8 @@ let package = Package(
             name: "SupervisionTests",
             dependencies: ["Supervision", "EngineProtocol", "JSONBytes", "ZeroMQ", argumentParser, logging],
             swiftSettings: settings),
+        .testTarget(
+            name: "MeasurementTests",
+            dependencies: ["Measurement", "JSONBytes", nioCore, nioPosix, argumentParser], swiftSettings: settings),
     ]
 )

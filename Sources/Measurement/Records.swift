@@ -1,0 +1,467 @@
+/// What a measurement leaves behind: plain values, written by the load generator and the trial, read by statistics and
+/// reports. Points in time are CLOCK_MONOTONIC nanoseconds, the same clock in every process of the machine.
+package typealias Nanoseconds = Int64
+
+/// Everything about one run of `vllm-engine ab` or `vllm-engine bench`.
+package struct MeasurementRun: Sendable, Codable {
+    package var description: RunDescription
+    /// In the order in which they ran, A/A blocks first.
+    package var blocks: [BlockRecord]
+    /// Of every block; `RequestRecord.block` is the index into `blocks`.
+    package var requests: [RequestRecord]
+    /// The answers that are compared between the arms, one list per arm, in the same order of prompts.
+    package var equivalence: [[RequestRecord]]
+    /// Reasons why the run proves nothing, such as a client that lagged; empty for a valid run.
+    package var voidReasons: [String]
+
+    package init(
+        description: RunDescription, blocks: [BlockRecord] = [], requests: [RequestRecord] = [],
+        equivalence: [[RequestRecord]] = [], voidReasons: [String] = []
+    ) {
+        self.description = description
+        self.blocks = blocks
+        self.requests = requests
+        self.equivalence = equivalence
+        self.voidReasons = voidReasons
+    }
+
+    package var isVoid: Bool { !voidReasons.isEmpty }
+}
+
+// MARK: - One request
+
+package struct RequestRecord: Sendable, Codable {
+    /// Index into `RunDescription.arms`.
+    package var arm: Int
+    /// Index into `MeasurementRun.blocks`.
+    package var block: Int
+    /// Place in the block's schedule.
+    package var index: Int
+    /// Which prompt of the workload this was; the same item in another block is the same prompt.
+    package var item: Int
+    /// The sampling seed that was sent; also the key under which the engine stamps the request.
+    package var seed: UInt64
+
+    /// When the schedule wanted it sent. In a closed loop that is when the place became free.
+    package var intendedSend: Nanoseconds
+    /// When its first byte was handed to the kernel.
+    package var actualSend: Nanoseconds
+    /// First byte of the answer; nil if none came.
+    package var firstByte: Nanoseconds?
+    /// First chunk with text, reasoning or a tool call; without streaming the whole answer. Nil if none came.
+    package var firstToken: Nanoseconds?
+    /// Last byte of the answer, or the moment of the failure.
+    package var end: Nanoseconds
+    /// Arrival of every chunk that carries output, from `actualSend`. Empty without streaming.
+    package var chunkOffsets: [Nanoseconds]
+    /// Tokens in each of those chunks; empty if the answer does not tell.
+    package var chunkTokens: [UInt16]
+
+    /// HTTP status; 0 if there was no answer.
+    package var status: Int
+    package var error: RequestFailure?
+    /// For people: the server's message, or the system's.
+    package var errorDetail: String?
+    package var usage: TokenUsage?
+    /// By choice index; without contents if the run keeps none.
+    package var choices: [ChoiceRecord]
+    /// Everything of the answer that came over the socket, HTTP heads and chunk sizes included.
+    package var bytesReceived: Int
+    /// `read` calls that returned bytes.
+    package var reads: Int
+    /// Nil if the engine leaves no stamps.
+    package var engine: EngineStamps?
+
+    package init(
+        arm: Int, block: Int, index: Int, item: Int, seed: UInt64, intendedSend: Nanoseconds, actualSend: Nanoseconds,
+        firstByte: Nanoseconds? = nil, firstToken: Nanoseconds? = nil, end: Nanoseconds,
+        chunkOffsets: [Nanoseconds] = [], chunkTokens: [UInt16] = [], status: Int = 0, error: RequestFailure? = nil,
+        errorDetail: String? = nil, usage: TokenUsage? = nil, choices: [ChoiceRecord] = [], bytesReceived: Int = 0,
+        reads: Int = 0, engine: EngineStamps? = nil
+    ) {
+        self.arm = arm
+        self.block = block
+        self.index = index
+        self.item = item
+        self.seed = seed
+        self.intendedSend = intendedSend
+        self.actualSend = actualSend
+        self.firstByte = firstByte
+        self.firstToken = firstToken
+        self.end = end
+        self.chunkOffsets = chunkOffsets
+        self.chunkTokens = chunkTokens
+        self.status = status
+        self.error = error
+        self.errorDetail = errorDetail
+        self.usage = usage
+        self.choices = choices
+        self.bytesReceived = bytesReceived
+        self.reads = reads
+        self.engine = engine
+    }
+
+    package var succeeded: Bool { error == nil && status == 200 }
+    /// Tokens generated: as the usage says, else the chunks that carried output.
+    package var outputTokens: Int { usage?.completionTokens ?? chunkOffsets.count }
+}
+
+/// Why a request counts as failed.
+package enum RequestFailure: String, Sendable, Codable, CaseIterable {
+    /// No connection.
+    case connect
+    /// Connection lost in mid-answer.
+    case disconnected
+    /// A status other than 200.
+    case status
+    /// An error event in the stream.
+    case errorEvent = "error_event"
+    /// The stream ended without `[DONE]`.
+    case incomplete
+    /// The bytes were no HTTP answer, no event stream or no JSON.
+    case malformed
+    /// Nothing came for longer than the run's limit.
+    case timeout
+}
+
+package struct TokenUsage: Sendable, Codable, Equatable {
+    package var promptTokens: Int
+    package var completionTokens: Int
+    package var cachedTokens: Int?
+
+    package init(promptTokens: Int, completionTokens: Int, cachedTokens: Int? = nil) {
+        self.promptTokens = promptTokens
+        self.completionTokens = completionTokens
+        self.cachedTokens = cachedTokens
+    }
+}
+
+/// One of a request's answers, put together from its chunks.
+package struct ChoiceRecord: Sendable, Codable, Equatable {
+    package var text: String
+    package var reasoning: String
+    package var toolCalls: [ToolCallRecord]
+    package var finishReason: String?
+    /// If the request asked for them.
+    package var tokenIDs: [Int]
+    /// Length in UTF-8 bytes of each piece of `text`, in the order in which they came: the chunk boundaries.
+    package var pieces: [Int]
+
+    package init(
+        text: String = "", reasoning: String = "", toolCalls: [ToolCallRecord] = [], finishReason: String? = nil,
+        tokenIDs: [Int] = [], pieces: [Int] = []
+    ) {
+        self.text = text
+        self.reasoning = reasoning
+        self.toolCalls = toolCalls
+        self.finishReason = finishReason
+        self.tokenIDs = tokenIDs
+        self.pieces = pieces
+    }
+}
+
+/// Without its id, which is random.
+package struct ToolCallRecord: Sendable, Codable, Equatable {
+    package var name: String
+    package var arguments: String
+
+    package init(name: String, arguments: String) {
+        self.name = name
+        self.arguments = arguments
+    }
+}
+
+/// What the engine noted about a request (`blas-engine --stamps`).
+package struct EngineStamps: Sendable, Codable {
+    /// When the request came out of the engine's input queue.
+    package var received: Nanoseconds
+    /// When each step with output for it was handed to the engine's sending thread.
+    package var steps: [Nanoseconds]
+    /// Tokens of each of those steps.
+    package var stepTokens: [UInt16]
+
+    package init(received: Nanoseconds, steps: [Nanoseconds] = [], stepTokens: [UInt16] = []) {
+        self.received = received
+        self.steps = steps
+        self.stepTokens = stepTokens
+    }
+}
+
+// MARK: - One block
+
+/// An uninterrupted piece of load on one arm: the statistical unit.
+package struct BlockRecord: Sendable, Codable {
+    package enum Purpose: String, Sendable, Codable {
+        /// Both sides of the comparison are the same arm: what differs is noise.
+        case noiseFloor = "noise_floor"
+        case comparison
+    }
+
+    package var purpose: Purpose
+    /// Blocks of one round are compared with each other: one per column, same requests, same seeds.
+    package var round: Int
+    /// Place within the round's order.
+    package var position: Int
+    /// Side of the comparison: the arm, or in the noise floor 0 and 1 for the same arm.
+    package var column: Int
+    /// Index into `RunDescription.arms`.
+    package var arm: Int
+    /// Index into `RunDescription.loads`.
+    package var load: Int
+    package var seed: UInt64
+    /// First intended send.
+    package var start: Nanoseconds
+    /// Last byte of the last answer.
+    package var end: Nanoseconds
+    package var frontend: ProcessTreeUsage
+    package var engine: ProcessTreeUsage
+    package var client: ProcessTreeUsage
+    package var noise: MachineNoise
+    package var lateness: ClientLateness
+    /// Why this block is left out, by a rule that was fixed before the run.
+    package var dropped: String?
+
+    package init(
+        purpose: Purpose, round: Int, position: Int, column: Int, arm: Int, load: Int, seed: UInt64,
+        start: Nanoseconds, end: Nanoseconds, frontend: ProcessTreeUsage = .init(), engine: ProcessTreeUsage = .init(),
+        client: ProcessTreeUsage = .init(), noise: MachineNoise = .init(), lateness: ClientLateness = .init(),
+        dropped: String? = nil
+    ) {
+        self.purpose = purpose
+        self.round = round
+        self.position = position
+        self.column = column
+        self.arm = arm
+        self.load = load
+        self.seed = seed
+        self.start = start
+        self.end = end
+        self.frontend = frontend
+        self.engine = engine
+        self.client = client
+        self.noise = noise
+        self.lateness = lateness
+        self.dropped = dropped
+    }
+
+    package var wallSeconds: Double { Double(end - start) * 1e-9 }
+}
+
+/// What a process with all its descendants used during a block.
+package struct ProcessTreeUsage: Sendable, Codable {
+    /// Exact, from the processes' CPU clocks.
+    package var cpu: Nanoseconds
+    /// The split of `cpu`, from counters that tick every 10 ms.
+    package var user: Nanoseconds
+    package var system: Nanoseconds
+    package var voluntarySwitches: Int
+    package var involuntarySwitches: Int
+    /// Write and read system calls (`/proc/<pid>/io`); nil where the kernel does not tell.
+    package var writeCalls: Int?
+    package var readCalls: Int?
+    /// At the end of the block.
+    package var residentBytes: Int
+    /// Shared pages counted by share; nil where the kernel does not tell.
+    package var proportionalBytes: Int?
+    /// Highest since the process started, or since the block started where the kernel lets it be reset.
+    package var peakResidentBytes: Int
+    package var threads: Int
+    package var processes: Int
+
+    package init(
+        cpu: Nanoseconds = 0, user: Nanoseconds = 0, system: Nanoseconds = 0, voluntarySwitches: Int = 0,
+        involuntarySwitches: Int = 0, writeCalls: Int? = nil, readCalls: Int? = nil, residentBytes: Int = 0,
+        proportionalBytes: Int? = nil, peakResidentBytes: Int = 0, threads: Int = 0, processes: Int = 0
+    ) {
+        self.cpu = cpu
+        self.user = user
+        self.system = system
+        self.voluntarySwitches = voluntarySwitches
+        self.involuntarySwitches = involuntarySwitches
+        self.writeCalls = writeCalls
+        self.readCalls = readCalls
+        self.residentBytes = residentBytes
+        self.proportionalBytes = proportionalBytes
+        self.peakResidentBytes = peakResidentBytes
+        self.threads = threads
+        self.processes = processes
+    }
+}
+
+/// What else went on in the machine during a block. CPU times as parts of all CPUs, 0 to 1.
+package struct MachineNoise: Sendable, Codable {
+    /// Taken by the hypervisor.
+    package var steal: Double
+    /// Used by processes that do not belong to the measurement.
+    package var otherCPU: Double
+    /// One-minute load average at the end.
+    package var loadAverage: Double
+    /// Mean over the CPUs at the end; nil where the kernel does not tell.
+    package var megahertz: Double?
+
+    package init(steal: Double = 0, otherCPU: Double = 0, loadAverage: Double = 0, megahertz: Double? = nil) {
+        self.steal = steal
+        self.otherCPU = otherCPU
+        self.loadAverage = loadAverage
+        self.megahertz = megahertz
+    }
+}
+
+/// How much later than intended the client itself sent its requests.
+package struct ClientLateness: Sendable, Codable {
+    package var p50: Nanoseconds
+    package var p99: Nanoseconds
+    package var highest: Nanoseconds
+
+    package init(p50: Nanoseconds = 0, p99: Nanoseconds = 0, highest: Nanoseconds = 0) {
+        self.p50 = p50
+        self.p99 = p99
+        self.highest = highest
+    }
+}
+
+// MARK: - The run
+
+package struct RunDescription: Sendable, Codable {
+    /// `ab` or `bench`.
+    package var command: String
+    package var arguments: [String]
+    package var version: String
+    /// Unix seconds.
+    package var startedAt: Double
+    package var arms: [ArmDescription]
+    package var workload: WorkloadDescription
+    /// Usually one; several in a sweep over rates or concurrencies.
+    package var loads: [LoadPoint]
+    /// For people, such as `mock (ttft 0 ms, itl 20 ms)`.
+    package var engine: String
+    package var seed: UInt64
+    package var machine: MachineDescription
+    package var rules: RunRules
+
+    package init(
+        command: String, arguments: [String], version: String, startedAt: Double, arms: [ArmDescription],
+        workload: WorkloadDescription, loads: [LoadPoint], engine: String, seed: UInt64, machine: MachineDescription,
+        rules: RunRules
+    ) {
+        self.command = command
+        self.arguments = arguments
+        self.version = version
+        self.startedAt = startedAt
+        self.arms = arms
+        self.workload = workload
+        self.loads = loads
+        self.engine = engine
+        self.seed = seed
+        self.machine = machine
+        self.rules = rules
+    }
+}
+
+package struct ArmDescription: Sendable, Codable {
+    /// Unique within the run: `swift`, `rust`, or `swift-2` for a second one of the same kind.
+    package var name: String
+    /// What its program says of its version; nil if it cannot be asked.
+    package var version: String?
+    package var program: String?
+    /// From the start of its processes until it answered, and the resident memory of the frontend then.
+    package var startSeconds: Double?
+    package var idleResidentBytes: Int?
+    package var idleProportionalBytes: Int?
+
+    package init(
+        name: String, version: String? = nil, program: String? = nil, startSeconds: Double? = nil,
+        idleResidentBytes: Int? = nil, idleProportionalBytes: Int? = nil
+    ) {
+        self.name = name
+        self.version = version
+        self.program = program
+        self.startSeconds = startSeconds
+        self.idleResidentBytes = idleResidentBytes
+        self.idleProportionalBytes = idleProportionalBytes
+    }
+}
+
+package struct WorkloadDescription: Sendable, Codable {
+    package var name: String
+    /// For people.
+    package var summary: String
+    package var path: String
+    package var streaming: Bool
+    package var requestsPerBlock: Int
+    package var inputTokens: Int?
+    package var outputTokens: Int?
+
+    package init(
+        name: String, summary: String, path: String, streaming: Bool, requestsPerBlock: Int, inputTokens: Int? = nil,
+        outputTokens: Int? = nil
+    ) {
+        self.name = name
+        self.summary = summary
+        self.path = path
+        self.streaming = streaming
+        self.requestsPerBlock = requestsPerBlock
+        self.inputTokens = inputTokens
+        self.outputTokens = outputTokens
+    }
+}
+
+/// How requests are offered.
+package enum LoadPoint: Sendable, Codable, Equatable {
+    /// Requests per second with independent, exponentially distributed gaps.
+    case poisson(rate: Double)
+    /// Gaps of a gamma distribution; burstiness 1 is Poisson, below is burstier (vLLM's `--burstiness`).
+    case gamma(rate: Double, burstiness: Double)
+    case constant(rate: Double)
+    /// The rate grows linearly from the first to the second over the block.
+    case ramp(from: Double, to: Double)
+    /// A new request as soon as one of these has ended.
+    case concurrency(Int)
+    /// The arrival times of a recorded trace, or all at once.
+    case trace
+
+    /// Requests per second, if that is what is set.
+    package var rate: Double? {
+        switch self {
+        case .poisson(let rate), .gamma(let rate, _), .constant(let rate): rate
+        case .ramp(_, let to): to
+        case .concurrency, .trace: nil
+        }
+    }
+}
+
+package struct MachineDescription: Sendable, Codable {
+    package var cpuModel: String
+    package var cpus: Int
+    package var kernel: String
+    package var memoryBytes: Int
+
+    package init(cpuModel: String, cpus: Int, kernel: String, memoryBytes: Int) {
+        self.cpuModel = cpuModel
+        self.cpus = cpus
+        self.kernel = kernel
+        self.memoryBytes = memoryBytes
+    }
+}
+
+/// Fixed before the run starts.
+package struct RunRules: Sendable, Codable {
+    /// The run is void if the client's 99th percentile of lateness is above.
+    package var latenessLimit: Nanoseconds
+    /// A block is dropped, with the rest of its round, if more of the machine than this was stolen or used by others.
+    package var noiseLimit: Double
+    /// Gaps above count as stalls.
+    package var stallThreshold: Nanoseconds
+    /// Service levels for goodput: metric (`ttft`, `tpot`, `e2el`) to milliseconds.
+    package var goodput: [String: Double]
+
+    package init(
+        latenessLimit: Nanoseconds = 1_000_000, noiseLimit: Double = 0.25, stallThreshold: Nanoseconds = 50_000_000,
+        goodput: [String: Double] = [:]
+    ) {
+        self.latenessLimit = latenessLimit
+        self.noiseLimit = noiseLimit
+        self.stallThreshold = stallThreshold
+        self.goodput = goodput
+    }
+}
