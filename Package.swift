@@ -107,6 +107,7 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "MeasurementTests",
-            dependencies: ["Measurement", "JSONBytes", nioCore, nioPosix, argumentParser], swiftSettings: settings),
+            dependencies: ["Measurement", "JSONBytes", nioCore, nioPosix, argumentParser],
+            resources: [.copy("Fixtures")], swiftSettings: settings),
     ]
 )

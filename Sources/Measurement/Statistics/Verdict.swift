@@ -1,0 +1,45 @@
+/// What a larger value of a metric means.
+package enum MetricSense: String, Sendable, Equatable {
+    /// Smaller is faster: latencies, gaps, stalls.
+    case latency
+    /// Larger is faster: tokens per second.
+    case rate
+    /// Smaller is cheaper: CPU, memory, bytes, system calls.
+    case cost
+}
+
+/// The word printed beside a difference.
+package enum Verdict: String, Sendable, Equatable, CaseIterable {
+    case faster
+    case slower
+    case cheaper
+    case dearer
+    case noDifferenceShown = "no difference shown"
+    case tooNoisy = "too noisy"
+
+    /// - Parameters:
+    ///   - noiseFloor: the largest difference that the same frontend against itself is compatible with, of the same kind;
+    ///     nil without an A/A run.
+    ///   - usefulDifference: when even a relative difference of this size could have been missed, the run says nothing.
+    /// - Note: a difference is shown when its interval excludes 0 and its size exceeds the noise floor.
+    package static func of(
+        _ difference: PairedDifference, sense: MetricSense, noiseFloor: Double?, usefulDifference: Double = 0.25
+    ) -> Verdict {
+        let excludesZero = difference.low > 0 || difference.high < 0
+        if excludesZero, abs(difference.difference) > noiseFloor ?? 0 {
+            let smaller = difference.difference < 0
+            switch sense {
+            case .latency: return smaller ? .faster : .slower
+            case .rate: return smaller ? .slower : .faster
+            case .cost: return smaller ? .cheaper : .dearer
+            }
+        }
+        let detectable = max(difference.detectable, noiseFloor ?? 0)
+        return difference.kind == .relative && detectable > usefulDifference ? .tooNoisy : .noDifferenceShown
+    }
+}
+
+extension PairedDifference {
+    /// Read as an A/A result: the largest difference either way that the same frontend twice is compatible with.
+    package var noiseFloor: Double { max(abs(low), abs(high)) }
+}
