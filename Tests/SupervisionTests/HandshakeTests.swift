@@ -116,6 +116,28 @@ import ZeroMQ
         #expect(message.inputs == ["ipc:///in"] && message.outputs == ["ipc:///out"])
     }
 
+    /// libzmq announces an arrival once, and the next call on the socket takes the announcement.
+    @Test func eventThatArrivesBeforeACommandIsSentIsRead() throws {
+        defer { guardian.finish() }
+        let engine = try connect(identity: [0, 0])
+        try engine.send(EngineHandshakeMessage(status: .hello, isLocal: true, isHeadless: false).encode())
+        try engine.send(EngineHandshakeMessage(status: .ready, isLocal: true, isHeadless: false).encode())
+        #expect(try server.run(engines: nil, frontends: nil, signals: nil, timeout: .seconds(10)))
+        var events: [EngineControlEvent] = []
+        server.onEvent = { _, event in events.append(event) }
+        // {"status": "FRONTEND_LOST", "client_index": 0}
+        let lost = [0x82, 0xa6] + "status".utf8 + [0xad] + "FRONTEND_LOST".utf8 + [0xac] + "client_index".utf8 + [0]
+        try engine.send(lost)
+        let hasArrived = eventually {
+            var entry = pollfd(fd: server.descriptor, events: Int16(POLLIN), revents: 0)
+            return poll(&entry, 1, 0) == 1
+        }
+        #expect(hasArrived)
+        try server.send(.disconnectFrontend(clientIndex: 0), toRank: 0)
+        #expect(loop.run(until: .now + .seconds(10)) { events.isEmpty })
+        #expect(events == [EngineControlEvent(status: .lost, clientIndex: 0)])
+    }
+
     @Test(arguments: [[[1, 2, 3]], [[0xc1]], [[0x80]], [], [[0x80], [0x80]]] as [[[UInt8]]])
     func garbageEndsTheStartUp(frames: [[UInt8]]) throws {
         defer { guardian.finish() }

@@ -13,9 +13,7 @@ import processes
 from server import wait_until
 from test_control import BackgroundStream, command, start_mock, status  # noqa: F401
 
-# Now and then a swap under load does not come to its end; until that is understood these tests run on request only.
-pytestmark = pytest.mark.skipif("VLLM_E2E_SWAPS" not in os.environ, reason="set VLLM_E2E_SWAPS to the number of swaps")
-SWAPS = int(os.environ.get("VLLM_E2E_SWAPS", "3"))
+SWAPS = int(os.environ.get("VLLM_E2E_SWAPS", "5"))
 # A frontend of vLLM 0.33, the release our own one speaks; the test is left out without it.
 RUST_FRONTEND = os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")
 

@@ -8,11 +8,13 @@ package final class HandshakeServer {
     /// `ipc://path` or `tcp://host:port`, for the engines' command line.
     package let address: String
     private let socket: ZMQSocket
-    private let descriptor: Int32
+    /// Readable once after something has changed, as libzmq does it.
+    package let descriptor: Int32
     private let loop: EventLoop
     private let logger: Logger
     private let initMessage: [UInt8]
     private var violation: String?
+    private var recheck: EventLoop.TimerID?
     package private(set) var state: HandshakeState
     /// Called with what ready engines say.
     package var onEvent: ((_ rank: Int, EngineControlEvent) -> Void)?
@@ -46,6 +48,7 @@ package final class HandshakeServer {
     package func close() {
         guard !socket.isClosed else { return }
         loop.unwatch(descriptor)
+        loop.cancel(recheck)
         socket.close()
     }
 
@@ -60,6 +63,10 @@ package final class HandshakeServer {
     /// Tells a ready engine something. An engine that is gone does not hear it.
     package func send(_ command: EngineControlCommand, toRank rank: Int) throws(ZMQError) {
         try socket.send(frames: [EngineIdentity.encode(rank: rank), command.encode()])
+        // libzmq's descriptor announces a change once, and sending takes that announcement: without another look, what
+        // has just arrived would stay unread for ever.
+        loop.cancel(recheck)
+        recheck = loop.schedule(after: .zero) { [unowned self] in drain() }
     }
 
     /// Whether the message was one.
