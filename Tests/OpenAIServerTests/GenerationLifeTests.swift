@@ -7,6 +7,16 @@ import Testing
 
 /// How generating requests end when something goes wrong.
 @Suite struct GenerationLifeTests {
+    /// vLLM answers each of these 400 as well; an empty value once ended the process.
+    @Test(arguments: ["", " ", ";", ";charset=utf-8", "text/plain", "application/jsonx"])
+    func aBodyThatIsNotDeclaredAsJSONIsRefused(_ contentType: String) throws {
+        let server = try GenerationServer()
+        let response = try server.post(
+            "/v1/completions", #"{"prompt": "def foo("}"#, headers: [("Content-Type", contentType)])
+        #expect(response.status == 400)
+        #expect(response.body.contains("Unsupported Media Type"))
+    }
+
     private static let streamed =
         #"{"prompt": "def foo(", "max_tokens": 100, "allowed_token_ids": [766], "stream": true}"#
     private static let whole = #"{"prompt": "def foo(", "max_tokens": 100, "allowed_token_ids": [766]}"#

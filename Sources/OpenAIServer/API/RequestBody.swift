@@ -44,7 +44,7 @@ enum RequestBody {
 
     private static func checkContentType(_ headers: HTTPHeaders) throws(APIError) {
         guard let type = headers.first(name: "content-type") else { throw unsupportedMediaType }
-        let media = type.split(separator: ";", maxSplits: 1)[0].lowercased()
+        let media = type.prefix { $0 != ";" }.lowercased()
         guard media.trimmingSpaces() == "application/json" else { throw unsupportedMediaType }
     }
 
