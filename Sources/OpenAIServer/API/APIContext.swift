@@ -101,14 +101,21 @@ struct APIContext: Sendable {
     }
 
     /// One engine request per sequence: `n` for every prompt, choice index = prompt × n + k.
-    /// - Parameter maxTokens: nil = the rest of the context.
+    /// - Parameters:
+    ///   - maxTokens: nil = the rest of the context.
+    ///   - maxTokensField: the field it came from, for errors.
     func lower(
-        _ sampling: SamplingFields, prompts: [PreparedPrompt], maxTokens: Int?, logprobs: Int?,
-        identity: ResponseIdentity, request: HTTPRequest
+        _ sampling: SamplingFields, prompts: [PreparedPrompt], maxTokens: Int?, maxTokensField: String = "max_tokens",
+        logprobs: Int?, identity: ResponseIdentity, request: HTTPRequest
     ) throws(APIError) -> Batch {
         let context = try maxModelLength()
         if let maxTokens, maxTokens < 1 {
             throw .badRequest("max_tokens must be at least 1, got \(maxTokens).", param: "max_tokens", value: maxTokens)
+        }
+        if let maxTokens, maxTokens > context {
+            throw .badRequest(
+                "\(maxTokensField)=\(maxTokens) cannot be greater than max_model_len=\(context). "
+                    + "Please request fewer output tokens.", param: maxTokensField, value: maxTokens)
         }
         guard prompts.count.multipliedReportingOverflow(by: max(1, sampling.n)).partialValue <= limits.maximumSequences
         else { throw .badRequest("n times the number of prompts must be at most \(limits.maximumSequences).") }

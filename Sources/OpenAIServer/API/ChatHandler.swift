@@ -13,7 +13,8 @@ struct ChatHandler: RouteHandler {
             let body = try RequestBody.object(request)
             let chat = try ChatRequest(body, limits: api.limits, settings: api.chat)
             let logprobs = chat.logprobs ? chat.topLogprobs : nil
-            try api.rules.checkFields(chat.sampling, logprobs: logprobs)
+            try api.rules.checkFields(
+                chat.sampling, logprobs: logprobs, promptLogprobs: chat.promptLogprobsAsked)
             try api.rules.checkStopStrings(chat.sampling.stop)
             try api.checkModel(chat.sampling.model)
             let preparation = try api.promptPreparation()
@@ -41,8 +42,9 @@ struct ChatHandler: RouteHandler {
         if chat.toolChoice != .none, api.model.parsers.hasTools { sampling.skipSpecialTokens = false }
         let identity = api.identity(prefix: "chatcmpl-", sampling: sampling, request: request)
         let batch = try api.lower(
-            sampling, prompts: [prompt], maxTokens: chat.maxTokens, logprobs: logprobs, identity: identity,
-            request: request)
+            sampling, prompts: [prompt], maxTokens: chat.maxTokens, maxTokensField: chat.maxTokensField,
+            logprobs: logprobs,
+            identity: identity, request: request)
         var namedToolChoice = false
         if case .function = chat.toolChoice { namedToolChoice = true }
         let view = ChatView(

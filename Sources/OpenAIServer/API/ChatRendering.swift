@@ -30,26 +30,49 @@ struct ChatRendering {
         } else if reader.object["messages"] == nil {
             reader.report("messages", "Field required")
         }
-        for (index, message) in messages.enumerated() {
-            guard let object = message.objectValue else {
-                reader.report("messages.\(index)", "Input should be a valid dictionary")
-                continue
-            }
-            switch object["role"] {
-            case .string: break
-            // The Python server tries its message types in order; the first one names the path.
-            case nil: reader.report("messages.\(index).ChatCompletionDeveloperMessageParam.role", "Field required")
-            default:
-                reader.report(
-                    "messages.\(index).ChatCompletionDeveloperMessageParam.role", "Input should be a valid string")
-            }
-        }
+        for (index, message) in messages.enumerated() { Self.check(message, "messages.\(index)", &reader) }
         addGenerationPrompt = reader.bool("add_generation_prompt") ?? true
         continueFinalMessage = reader.bool("continue_final_message") ?? false
         chatTemplate = reader.string("chat_template")
         chatTemplateKwargs = reader.object("chat_template_kwargs")
         documents = reader.array("documents")
+        for (index, document) in (documents ?? []).enumerated() where document.objectValue == nil {
+            reader.report("documents.\(index)", "Input should be a valid dictionary")
+        }
         reasoningEffort = reader.string("reasoning_effort")
+        if let reasoningEffort, !Self.reasoningEfforts.contains(reasoningEffort) {
+            reader.report("reasoning_effort", "Input should be one of \(Self.reasoningEfforts.joined(separator: ", "))")
+        }
+    }
+
+    private static let reasoningEfforts = ["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+
+    /// The types of a message's own fields. The Python server tries its kinds of messages in order, and the first one,
+    /// the developer's, names the path.
+    private static func check(_ message: JSONValue, _ path: String, _ reader: inout FieldReader) {
+        let variant = path + ".ChatCompletionDeveloperMessageParam"
+        guard let object = message.objectValue else {
+            reader.report(variant, "Input should be a valid dictionary")
+            return
+        }
+        let content = object["content"]
+        switch object["role"] {
+        case .string: break
+        case nil where content == nil:
+            reader.report(variant + ".content", "Field required")
+            reader.report(variant + ".role", "Field required")
+        case nil: reader.report(variant + ".role", "Field required")
+        default: reader.report(variant + ".role", "Input should be a valid string")
+        }
+        switch content {
+        case nil, .string: break
+        case .array(let parts):
+            if parts.contains(where: { $0.objectValue == nil }) {
+                reader.reportRule(.badRequest("Every part of a message's `content` must be an object."))
+            }
+        case .null where object["role"]?.stringValue == "assistant": break
+        default: reader.report(variant + ".content", "Input should be a valid string or a list of parts")
+        }
     }
 
     func check(_ settings: ChatSettings) throws(APIError) {

@@ -12,6 +12,10 @@ struct ChatRequest {
     var sampling: SamplingFields
     /// nil = the rest of the context.
     var maxTokens: Int?
+    /// Which of its two names the client used.
+    var maxTokensField = "max_tokens"
+    /// `prompt_logprobs` of the client.
+    var promptLogprobsAsked: Int?
     var logprobs: Bool
     var topLogprobs: Int
     var toolChoice: ToolChoice
@@ -28,9 +32,13 @@ struct ChatRequest {
         sampling = SamplingFields(&reader, limits: limits)
         let maxCompletionTokens = reader.int("max_completion_tokens")
         maxTokens = reader.int("max_tokens")
-        if let maxCompletionTokens { maxTokens = maxCompletionTokens }
+        if let maxCompletionTokens {
+            maxTokens = maxCompletionTokens
+            maxTokensField = "max_completion_tokens"
+        }
+        reader.refuseNull("echo", "add_generation_prompt", "continue_final_message", "include_reasoning")
         logprobs = reader.bool("logprobs") ?? false
-        topLogprobs = reader.int("top_logprobs") ?? 0
+        topLogprobs = SamplingFields.readCount("top_logprobs", &reader) ?? 0
         let topLogprobsGiven = topLogprobs != 0
         parallelToolCalls = reader.bool("parallel_tool_calls") ?? true
         includeReasoning = reader.bool("include_reasoning") ?? true
@@ -41,7 +49,7 @@ struct ChatRequest {
         addSpecialTokens = reader.bool("add_special_tokens") ?? false
         let (tools, toolsGiven) = Self.readTools(&reader)
         rendering.tools = tools
-        toolChoice = Self.readToolChoice(&reader, hasTools: !tools.isEmpty)
+        toolChoice = Self.readToolChoice(&reader, hasTools: toolsGiven)
         try reader.finish()
 
         try StructuredOutputsFields.validate(body)
@@ -67,11 +75,13 @@ struct ChatRequest {
                 "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set")
         }
         if beamSearch { throw .badRequest("Beam search is not supported.", param: "use_beam_search") }
-        for field in ["mm_processor_kwargs", "media_io_kwargs"] where body[field].map({ !$0.isNull }) ?? false {
+        for field in ["mm_processor_kwargs", "media_io_kwargs"]
+        where body[field].map({ !$0.isNull && $0.objectValue?.isEmpty != true }) ?? false {
             throw .badRequest(
                 "Per-request \(field) are disabled: this server runs text-only models.", param: field)
         }
         try rendering.check(settings)
+        promptLogprobsAsked = sampling.promptLogprobs
         if echo, sampling.promptLogprobs == nil, !sampling.stream { sampling.promptLogprobs = topLogprobs }
         if settings.excludeToolsWhenToolChoiceNone, toolChoice == .none { rendering.tools = [] }
         if !tools.isEmpty, let constraint = ToolConstraint.constraint(for: toolChoice, tools: tools) {
@@ -114,15 +124,36 @@ struct ChatRequest {
         case .string("none"): return .none
         case .string("auto"): return .auto
         case .string("required"): return .required
-        case .object(let object):
-            if object["type"]?.stringValue == "function", let name = object["function"]?["name"]?.stringValue {
-                return .function(name)
-            }
         default: break
         }
-        reader.report(
-            "tool_choice", "Input should be 'none', 'auto', 'required' or a named function of type 'function'")
-        return .none
+        guard hasTools else {
+            reader.reportRule(.badRequest("When using `tool_choice`, `tools` must be set.", param: "tool_choice"))
+            return .none
+        }
+        guard let object = value.objectValue else {
+            reader.reportRule(
+                .badRequest(
+                    "Invalid value for `tool_choice`: only named tools, \"none\", \"auto\" and \"required\" are supported.",
+                    param: "tool_choice"))
+            return .none
+        }
+        let usage = "Correct usage: `{\"type\": \"function\", \"function\": {\"name\": \"my_function\"}}`"
+        guard let function = object["function"]?.objectValue else {
+            reader.reportRule(
+                .badRequest("`tool_choice` needs the object `function`. \(usage)", param: "tool_choice.function"))
+            return .none
+        }
+        guard let name = function["name"]?.stringValue else {
+            reader.reportRule(
+                .badRequest(
+                    "`function` in `tool_choice` needs the text `name`. \(usage)", param: "tool_choice.function.name"))
+            return .none
+        }
+        guard object["type"] == nil || object["type"]?.stringValue == "function" else {
+            reader.report("tool_choice", "Input should be a choice of type 'function'")
+            return .none
+        }
+        return .function(name)
     }
 }
 

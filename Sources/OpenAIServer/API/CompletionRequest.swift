@@ -11,6 +11,8 @@ struct CompletionRequest {
     var sampling: SamplingFields
     var maxTokens: Int
     var logprobs: Int?
+    /// `prompt_logprobs` of the client; an echo with logprobs needs them without asking.
+    var promptLogprobsAsked: Int?
     var echo: Bool
     var addSpecialTokens: Bool
 
@@ -18,8 +20,9 @@ struct CompletionRequest {
         var reader = FieldReader(body)
         sampling = SamplingFields(&reader, limits: limits)
         prompts = Self.readPrompts(&reader, limits: limits)
+        reader.refuseNull("n")
         maxTokens = reader.int("max_tokens") ?? 16
-        logprobs = reader.int("logprobs")
+        logprobs = SamplingFields.readCount("logprobs", &reader)
         echo = reader.bool("echo") ?? false
         addSpecialTokens = reader.bool("add_special_tokens") ?? true
         let beamSearch = reader.bool("use_beam_search") ?? false
@@ -27,11 +30,16 @@ struct CompletionRequest {
         try reader.finish()
 
         try StructuredOutputsFields.validate(body)
-        if let embeds = body["prompt_embeds"], !embeds.isNull {
+        if let embeds = body["prompt_embeds"], !embeds.isNull, embeds.arrayValue?.isEmpty != true {
             throw .badRequest(
                 "You must set `--enable-prompt-embeds` to input `prompt_embeds`.", param: "prompt_embeds")
         }
-        guard !prompts.isEmpty, !prompts.contains(.text("")), !prompts.contains(.tokens([])) else {
+        if case .array? = body["prompt"] {
+            guard !prompts.isEmpty else { throw .badRequest("You must pass at least one prompt") }
+            guard !prompts.contains(.text("")), !prompts.contains(.tokens([])) else {
+                throw .badRequest("The decoder prompt cannot be empty")
+            }
+        } else if prompts.isEmpty || prompts == [.text("")] {
             throw .badRequest("Either prompt or prompt_embeds must be provided and non-empty.", param: "prompt")
         }
         guard prompts.count <= limits.maximumPrompts else {
@@ -43,6 +51,7 @@ struct CompletionRequest {
             throw .badRequest("suffix is only supported for models with FIM completion rendering", param: "suffix")
         }
         if beamSearch { throw .badRequest("Beam search is not supported.", param: "use_beam_search") }
+        promptLogprobsAsked = sampling.promptLogprobs
         if echo, sampling.promptLogprobs == nil { sampling.promptLogprobs = logprobs }
     }
 
@@ -70,6 +79,11 @@ struct CompletionRequest {
                 for (index, element) in elements.enumerated() {
                     guard let ids = element.arrayValue else {
                         reader.report("prompt.\(index)", "Input should be a valid list")
+                        return []
+                    }
+                    // The Python server tries a list of integers first, and reports its first element.
+                    guard ids.allSatisfy({ FieldReader.int($0) != nil }) else {
+                        reader.report("prompt.0", "Input should be lists of integers; list \(index) is not")
                         return []
                     }
                     guard let tokens = readTokens(ids, path: "prompt.\(index)", &reader) else { return [] }

@@ -55,7 +55,7 @@ final class CompletionStreamFormatter: GenerationFormatter {
             appendLogprobs(step, sequence, first: first, to: &buffer)
             buffer.appendLiteral(",")
             buffer.appendFinish(step.finish)
-            if view.returnTokenIDs {
+            if view.returnTokenIDs || (first && view.echo) {
                 buffer.appendLiteral(",\"prompt_token_ids\":")
                 if first {
                     buffer.appendTokenIDs(view.prompts[sequence.promptIndex].tokenIDs)
@@ -63,7 +63,7 @@ final class CompletionStreamFormatter: GenerationFormatter {
                     buffer.appendJSONNull()
                 }
                 buffer.appendLiteral(",\"token_ids\":")
-                buffer.appendTokenIDs(step.tokenIDs)
+                if view.returnTokenIDs { buffer.appendTokenIDs(step.tokenIDs) } else { buffer.appendJSONNull() }
                 buffer.appendLiteral("}]")
             } else {
                 buffer.appendLiteral(",\"prompt_token_ids\":null,\"token_ids\":null}]")

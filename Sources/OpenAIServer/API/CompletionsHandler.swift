@@ -11,7 +11,8 @@ struct CompletionsHandler: RouteHandler {
         do throws(APIError) {
             let body = try RequestBody.object(request)
             let completion = try CompletionRequest(body, limits: api.limits)
-            try api.rules.checkFields(completion.sampling, logprobs: completion.logprobs)
+            try api.rules.checkFields(
+                completion.sampling, logprobs: completion.logprobs, promptLogprobs: completion.promptLogprobsAsked)
             try api.rules.checkStopStrings(completion.sampling.stop)
             try api.checkModel(completion.sampling.model)
             let preparation = try api.promptPreparation()

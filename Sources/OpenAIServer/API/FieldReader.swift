@@ -16,6 +16,8 @@ struct FieldReader {
     let object: JSONObject
     private let path: String
     private(set) var issues: [Issue] = []
+    /// The first violated rule that is not a mere type error; reported when there are no type errors.
+    private(set) var violatedRule: APIError?
 
     init(_ object: JSONObject, path: String = "body") {
         self.object = object
@@ -30,6 +32,11 @@ struct FieldReader {
 
     mutating func report(_ key: String, _ message: String) {
         issues.append(Issue(path: "\(path).\(key)", message: message))
+    }
+
+    /// Reports members that are null although the Python server has no null for them.
+    mutating func refuseNull(_ keys: String...) {
+        for key in keys where object[key]?.isNull ?? false { report(key, "Input should not be null") }
     }
 
     mutating func string(_ key: String) -> String? {
@@ -126,11 +133,20 @@ struct FieldReader {
     /// Takes over the issues of a reader for a nested object.
     mutating func absorb(_ nested: FieldReader) {
         issues.append(contentsOf: nested.issues)
+        if violatedRule == nil { violatedRule = nested.violatedRule }
+    }
+
+    /// Takes note of an error that has a type and `param` of its own.
+    mutating func reportRule(_ error: APIError) {
+        if violatedRule == nil { violatedRule = error }
     }
 
     /// Throws one error that names every issue; its `param` is the first path.
     func finish() throws(APIError) {
-        guard let first = issues.first else { return }
+        guard let first = issues.first else {
+            if let violatedRule { throw violatedRule }
+            return
+        }
         var message = issues.count == 1 ? "1 validation error:" : "\(issues.count) validation errors:"
         for issue in issues.prefix(Self.maximumErrors) {
             message += "\n  \(issue.path): \(issue.message)"
@@ -163,7 +179,8 @@ struct FieldReader {
         switch value {
         case .number(let number):
             if let int = number.intValue { return int }
-            return Int(exactly: number.doubleValue)
+            // An integer beyond 64 bits must not be rounded into range.
+            return number.isInteger ? nil : Int(exactly: number.doubleValue)
         case .string(let string):
             if let int = Int(string) { return int }
             guard let double = Double(string) else { return nil }

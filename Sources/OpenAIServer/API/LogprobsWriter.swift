@@ -114,12 +114,12 @@ struct LogprobsWriter {
     ) {
         let base = row * rows.columns
         sink.appendLiteral("{")
-        appendChatToken(rows.tokenIDs[base], rows.logprobs[base], after: context, to: &sink)
+        appendChatToken(rows.tokenIDs[base], rows.logprobs[base], after: context, sampled: true, to: &sink)
         sink.appendLiteral(",\"top_logprobs\":[")
         var bytes: [UInt8] = []
         forEachColumn(of: rows, row: row, limit: top < 0 ? .max : top) { _, id, logprob in
             bytes.appendLiteral(bytes.isEmpty ? "{" : ",{")
-            appendChatToken(id, logprob, after: context, to: &bytes)
+            appendChatToken(id, logprob, after: context, sampled: false, to: &bytes)
             bytes.appendLiteral("}")
         }
         bytes.withUnsafeBytes { sink.appendBytes($0) }
@@ -127,16 +127,17 @@ struct LogprobsWriter {
     }
 
     private func appendChatToken(
-        _ id: Int32, _ logprob: Float, after context: ArraySlice<Int32>, to sink: inout some ByteSink
+        _ id: Int32, _ logprob: Float, after context: ArraySlice<Int32>, sampled: Bool, to sink: inout some ByteSink
     ) {
+        let shown = text(of: id, after: context)
         sink.appendLiteral("\"token\":")
-        sink.appendJSONString(text(of: id, after: context))
+        sink.appendJSONString(shown)
         sink.appendLiteral(",\"logprob\":")
         sink.appendJSONDouble(Self.finite(logprob))
-        // The bytes are those of the real token even when its id is shown.
+        // As in vLLM the sampled token has its real bytes even when its id is shown, the alternatives have those shown.
         sink.appendLiteral(",\"bytes\":[")
         var first = true
-        for byte in model.tokenText(id, after: context).utf8 {
+        for byte in (sampled && asTokenIDs ? model.tokenText(id, after: context) : shown).utf8 {
             if !first { sink.appendLiteral(",") }
             first = false
             sink.appendJSONInt(byte)

@@ -58,7 +58,7 @@ struct PromptPreparation: Sendable {
                 ids = truncation.side == .left ? Array(ids.suffix(limit)) : Array(ids.prefix(limit))
             }
         }
-        guard !ids.isEmpty else { throw .badRequest("The decoder prompt cannot be empty", param: "prompt") }
+        guard !ids.isEmpty else { throw .badRequest("The decoder prompt cannot be empty") }
         // One token must be left for the output: engines do not survive a prompt that fills the context.
         guard ids.count < maxModelLength else {
             throw .badRequest(

@@ -53,7 +53,13 @@ struct SamplingFields {
     }
 
     init(_ reader: inout FieldReader, limits: APILimits) {
+        reader.refuseNull(
+            "include_stop_str_in_output", "ignore_eos", "min_tokens", "skip_special_tokens",
+            "spaces_between_special_tokens", "add_special_tokens", "bad_words", "priority", "request_id",
+            "use_beam_search", "length_penalty")
         model = reader.string("model")
+        // Only its type matters: nothing here knows users.
+        _ = reader.string("user")
         temperature = reader.double("temperature")
         topP = reader.double("top_p")
         topK = reader.int("top_k")
@@ -73,7 +79,7 @@ struct SamplingFields {
         logitBias = reader.object("logit_bias")
         allowedTokenIDs = reader.tokenIDs("allowed_token_ids")
         badWords = reader.strings("bad_words") ?? []
-        promptLogprobs = reader.int("prompt_logprobs")
+        promptLogprobs = Self.readCount("prompt_logprobs", &reader)
         logprobTokenIDs = reader.tokenIDs("logprob_token_ids")
         truncatePromptTokens = reader.int("truncate_prompt_tokens", minimum: -1)
         truncationSide = .left
@@ -84,9 +90,9 @@ struct SamplingFields {
                 reader.report("truncation_side", "Input should be 'left' or 'right'")
             }
         }
-        cacheSalt = reader.string("cache_salt")
+        cacheSalt = Self.readCacheSalt(&reader)
         priority = reader.int("priority") ?? 0
-        thinkingTokenBudget = reader.int("thinking_token_budget")
+        thinkingTokenBudget = Self.readCount("thinking_token_budget", &reader)
         stream = reader.bool("stream") ?? false
         streamInterval = reader.int("stream_interval", minimum: 1)
         returnTokenIDs = reader.bool("return_token_ids") ?? false
@@ -112,6 +118,38 @@ struct SamplingFields {
         extraArgs = Self.readExtraArgs(&reader)
     }
 
+    /// Numbers that the Python server checks before its type conversion, so that text is no number here.
+    static func readCount(_ key: String, _ reader: inout FieldReader) -> Int? {
+        if case .string(let text)? = reader.value(key) {
+            reader.reportRule(
+                .badRequest("`\(key)` must be an integer.", param: key, value: text))
+            return nil
+        }
+        return reader.int(key)
+    }
+
+    private static func readCacheSalt(_ reader: inout FieldReader) -> String? {
+        guard let value = reader.value("cache_salt") else { return nil }
+        if let salt = value.stringValue { return salt }
+        reader.reportRule(
+            .badRequest("Parameter 'cache_salt' must be a non-empty string if provided.", param: "cache_salt"))
+        return nil
+    }
+
+    private static func isExtraArgument(_ value: JSONValue) -> Bool {
+        switch value {
+        case .string, .number, .bool: true
+        case .array(let elements):
+            elements.allSatisfy { element in
+                switch element {
+                case .string, .number, .bool: true
+                default: false
+                }
+            }
+        default: false
+        }
+    }
+
     private static func readStop(_ reader: inout FieldReader, limit: Int) -> [String] {
         guard let value = reader.value("stop") else { return [] }
         switch value {
@@ -121,7 +159,10 @@ struct SamplingFields {
                 reader.report("stop", "List should have at most \(limit) items after validation, not \(elements.count)")
                 return []
             }
-            return reader.strings("stop") ?? []
+            let strings = elements.compactMap(\.stringValue)
+            // The Python server reports the field, whichever element is wrong.
+            if strings.count < elements.count { reader.report("stop", "Input should be a list of strings") }
+            return strings
         default:
             reader.report("stop", "Input should be a valid string or a list of strings")
             return []
@@ -131,6 +172,9 @@ struct SamplingFields {
     /// `vllm_xargs` plus the transfer parameters: one object that engines see as `extra_args`.
     private static func readExtraArgs(_ reader: inout FieldReader) -> JSONObject? {
         var merged = reader.object("vllm_xargs") ?? JSONObject()
+        for (key, value) in merged.pairs where !isExtraArgument(value) {
+            reader.report("vllm_xargs.\(key.prefix(64))", "Input should be a string, a number or a list of these")
+        }
         for key in ["kv_transfer_params", "ec_transfer_params"] {
             if let parameters = reader.object(key) { merged[key] = .object(parameters) }
         }

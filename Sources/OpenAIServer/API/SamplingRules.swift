@@ -11,11 +11,12 @@ struct SamplingRules {
     let model: ServedModel
 
     /// Rules between fields that need neither the model name nor the prompt.
-    func checkFields(_ fields: SamplingFields, logprobs: Int?) throws(APIError) {
+    /// - Parameter promptLogprobs: what the client asked for, without what an echo adds.
+    func checkFields(_ fields: SamplingFields, logprobs: Int?, promptLogprobs: Int?) throws(APIError) {
         if let options = fields.streamOptions, !fields.stream, !options.isEmpty {
             throw .badRequest("Stream options can only be defined when `stream=True`.", param: "stream_options")
         }
-        if let count = fields.promptLogprobs {
+        if let count = promptLogprobs {
             if fields.stream, count != 0 {
                 throw .badRequest(
                     "`prompt_logprobs` are not available when `stream=True`.", param: "prompt_logprobs")
@@ -28,7 +29,7 @@ struct SamplingRules {
         if let logprobs, logprobs < -1 {
             throw .badRequest("`logprobs` must be a positive value or -1.", param: "logprobs", value: logprobs)
         }
-        if fields.logprobTokenIDs != nil, logprobs == nil {
+        if fields.logprobTokenIDs?.isEmpty == false, logprobs == nil {
             throw .badRequest(
                 "when using `logprob_token_ids`, `logprobs` must be set.", param: "logprob_token_ids")
         }
@@ -120,9 +121,11 @@ struct SamplingRules {
             throw .badRequest(
                 "top_p must be in (0, 1], got \(PythonNumber.text(params.topP)).", param: "top_p", value: params.topP)
         }
-        guard params.topK >= -1, params.topK <= Int(Int32.max) else {
+        guard params.topK >= -1 else {
             throw .badRequest("top_k must be 0 (disable), or at least 1, got \(params.topK).")
         }
+        // More than there are tokens is all of them; engines read 32 bits.
+        params.topK = min(params.topK, Int(Int32.max))
         guard params.minP >= 0, params.minP <= 1 else {
             throw .badRequest("min_p must be in [0, 1], got \(PythonNumber.text(params.minP)).")
         }
@@ -155,7 +158,7 @@ struct SamplingRules {
             var pairs: [(Int32, Double)] = []
             var badKeys: [String] = []
             for (key, value) in bias.pairs {
-                guard let id = Int(key) else {
+                guard let id = Int(key.trimmingSpaces()) else {
                     badKeys.append(key)
                     continue
                 }
@@ -164,7 +167,7 @@ struct SamplingRules {
                         "token_id(s) [\(id)] in logit_bias contain out-of-vocab token ids. Vocabulary size: \(vocabulary)",
                         param: "logit_bias")
                 }
-                guard let weight = FieldReader.double(value), weight.isFinite else {
+                guard let weight = FieldReader.double(value), !weight.isNaN else {
                     throw .invalidBody(
                         "1 validation error:\n  body.logit_bias.\(key): Input should be a valid number",
                         param: "body.logit_bias.\(key)")
@@ -192,7 +195,7 @@ struct SamplingRules {
         }
         if !fields.badWords.isEmpty {
             guard fields.badWords.allSatisfy({ !$0.isEmpty }) else {
-                throw .badRequest("bad_words cannot contain an empty string.", param: "bad_words")
+                throw .badRequest("bad_words cannot contain an empty string.")
             }
             params.badWords = fields.badWords
             params.badWordsTokenIDs = try model.badWordsTokenIDs(fields.badWords)
@@ -213,7 +216,7 @@ struct SamplingRules {
         }
         if let logprobs { try check(logprobs, "sample", "logprobs") }
         if let promptLogprobs = fields.promptLogprobs { try check(promptLogprobs, "prompt", "prompt_logprobs") }
-        if let ids = fields.logprobTokenIDs {
+        if let ids = fields.logprobTokenIDs, !ids.isEmpty {
             guard ids.count <= max(maximum, 0) || maximum == -1 else {
                 throw .badRequest(
                     "logprob_token_ids has \(ids.count) ids, which is greater than max allowed: \(maximum)",

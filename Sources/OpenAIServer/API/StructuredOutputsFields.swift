@@ -23,7 +23,9 @@ enum StructuredOutputsFields {
             }
         }
         if let regex = nested.string("regex") { constraints.append(.regex(regex)) }
-        if let choice = nested.strings("choice") { constraints.append(.grammar(Self.grammar(choices: choice))) }
+        if let choice = nested.strings("choice"), !choice.isEmpty {
+            constraints.append(.grammar(Self.grammar(choices: choice)))
+        }
         if let grammar = nested.string("grammar") { constraints.append(.grammar(grammar)) }
         if nested.bool("json_object") == true { constraints.append(.jsonObject) }
         if let tag = nested.string("structural_tag") { constraints.append(.structuralTag(tag)) }
@@ -31,7 +33,6 @@ enum StructuredOutputsFields {
         // Another number is refused by `validate`, with the error type of a cross-field rule.
         guard constraints.count == 1, let constraint = constraints.first else { return nil }
         if case .regex("") = constraint { nested.report("regex", "must not be empty") }
-        if let choice = object["choice"]?.arrayValue, choice.isEmpty { nested.report("choice", "must not be empty") }
         if object["grammar"]?.stringValue == "" { nested.report("grammar", "must not be empty") }
         var outputs = StructuredOutputs(constraint: constraint)
         outputs.disableAnyWhitespace = nested.bool("disable_any_whitespace") ?? false
@@ -74,8 +75,16 @@ enum StructuredOutputsFields {
     static func validate(_ object: JSONObject) throws(APIError) {
         if let explicit = object["structured_outputs"]?.objectValue { try validate(explicit: explicit) }
         guard let format = object["response_format"]?.objectValue else { return }
-        if let schema = format["json_schema"]?.objectValue?["schema"], format["type"]?.stringValue == "json_schema" {
+        if format["type"]?.stringValue == "json_schema", let inner = format["json_schema"]?.objectValue {
+            guard let schema = inner["schema"], !schema.isNull else {
+                throw .badRequest("response_format of type 'json_schema' needs a `schema` in `json_schema`.")
+            }
             try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema")
+        }
+        if format["type"]?.stringValue == "structural_tag", format["format"]?["type"]?.stringValue == nil,
+            format["structures"]?.arrayValue == nil || format["triggers"]?.arrayValue == nil
+        {
+            throw .badRequest("Invalid response_format structural_tag specification.", param: "response_format")
         }
         if format["type"]?.stringValue == "json_schema", format["json_schema"]?.objectValue == nil {
             throw APIError.badRequest(
@@ -89,9 +98,9 @@ enum StructuredOutputsFields {
         let jsonObject = object["json_object"].flatMap(FieldReader.bool) == true
         guard given + (jsonObject ? 1 : 0) == 1 else {
             throw .badRequest(
-                "Structured outputs take exactly one of json, regex, choice, grammar, json_object and structural_tag.",
-                param: "structured_outputs")
+                "Structured outputs take exactly one of json, regex, choice, grammar, json_object and structural_tag.")
         }
+        if object["choice"]?.arrayValue?.isEmpty == true { throw .badRequest("choice cannot be an empty list") }
         if let pattern = object["regex"]?.stringValue {
             try refuse(ConstraintRules.problem(inRegex: pattern), "regular expression")
         }

@@ -26,7 +26,7 @@ struct TokenizeHandler: RouteHandler {
                 input = .chat(rendering)
                 addSpecialTokens = reader.bool("add_special_tokens") ?? false
             } else {
-                if body["prompt"] == nil { reader.report("prompt", "Field required (or `messages`)") }
+                if reader.value("prompt") == nil { reader.report("prompt", "Field required (or `messages`)") }
                 input = .prompt(reader.string("prompt") ?? "")
                 addSpecialTokens = reader.bool("add_special_tokens") ?? true
             }
@@ -86,6 +86,9 @@ struct DetokenizeHandler: RouteHandler {
             if body["tokens"] == nil { reader.report("tokens", "Field required") }
             let ids = reader.tokenIDs("tokens", minimum: 0) ?? []
             try reader.finish()
+            for token in body["tokens"]?.arrayValue ?? [] where (FieldReader.int(token) ?? 0) > Int(UInt32.max) {
+                throw .badRequest("A token id does not fit 32 bits.")
+            }
             try api.checkModel(model)
             let tokenizer = api.model.tokenizer
             api.offload(size: ids.count, response: response) { () throws(APIError) -> String in

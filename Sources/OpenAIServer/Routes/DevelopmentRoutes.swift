@@ -160,8 +160,10 @@ private struct AbortRequestsHandler: RouteHandler {
 
     func handle(_ request: HTTPRequest, _ response: any ResponseWriter) {
         do throws(APIError) {
-            let body = request.body.readableBytes == 0 ? JSONObject() : try DevelopmentBody.object(request)
-            let ids = (body["request_ids"]?.arrayValue ?? []).compactMap(\.stringValue)
+            let body = try DevelopmentBody.object(request)
+            var reader = FieldReader(body)
+            let ids = reader.strings("request_ids") ?? []
+            try reader.finish()
             let futures = context.loopStates.map { state in
                 state.loop.submit { state.abortRequests(ids: ids) }
             }

@@ -30,14 +30,32 @@ package enum UnsupportedRoutes {
         }
         guard context.configuration.allowRuntimeLoRAUpdating else { return }
         if !router.has(.POST, "/v1/load_lora_adapter") {
-            router.add(.POST, "/v1/load_lora_adapter") { _, response in
-                response.send(.badRequest("LoRA adapters are not supported by this server."))
+            router.add(.POST, "/v1/load_lora_adapter") { request, response in
+                response.send(
+                    lacking(["lora_name", "lora_path"], request)
+                        ?? .badRequest("LoRA adapters are not supported by this server."))
             }
         }
         if !router.has(.POST, "/v1/unload_lora_adapter") {
-            router.add(.POST, "/v1/unload_lora_adapter") { _, response in
-                response.send(.notFound("No LoRA adapter is loaded: adapters are not supported by this server."))
+            router.add(.POST, "/v1/unload_lora_adapter") { request, response in
+                response.send(
+                    lacking(["lora_name"], request)
+                        ?? .notFound("No LoRA adapter is loaded: adapters are not supported by this server."))
             }
+        }
+    }
+
+    /// The error of a body that cannot be read or lacks one of `fields`.
+    private static func lacking(_ fields: [String], _ request: HTTPRequest) -> APIError? {
+        do throws(APIError) {
+            var reader = FieldReader(try RequestBody.object(request))
+            for field in fields where reader.string(field) == nil && reader.issues.isEmpty {
+                reader.report(field, "Field required")
+            }
+            try reader.finish()
+            return nil
+        } catch {
+            return error
         }
     }
 }
