@@ -48,7 +48,7 @@ package enum BlockSamples: Sendable {
             }
             return denominator > 0 ? numerator / denominator : nil
         case (.samples(let pooled), .quantile(let quantile)):
-            return WeightedBlocks(pooled: pooled, weights: weights).quantile(quantile)
+            return pooled.quantile(quantile, weights: weights)
         case (.samples(let pooled), .ratio):
             return BlockSamples.mean(pooled.blocks).value(.ratio, weights: weights)
         }
@@ -56,7 +56,10 @@ package enum BlockSamples: Sendable {
 
     /// The statistic of each block alone.
     package func perBlock(_ statistic: Statistic) -> [Double?] {
-        (0..<blockCount).map { block in
+        if case .samples(let pooled) = self, case .quantile(let quantile) = statistic {
+            return pooled.blocks.map { $0.isEmpty ? nil : Percentiles.quantile(ofSorted: $0, quantile) }
+        }
+        return (0..<blockCount).map { block in
             value(statistic, weights: (0..<blockCount).map { $0 == block ? 1 : 0 })
         }
     }
@@ -66,52 +69,70 @@ package enum BlockSamples: Sendable {
     }
 }
 
-/// The union of sorted blocks, block `i` taken `weights[i]` times, without building it: ranks are found by bisection over the
-/// samples, so thousands of draws over millions of gaps take seconds.
-private struct WeightedBlocks {
-    let pooled: PooledBlocks
-    let weights: [Int]
-
-    func quantile(_ quantile: Double) -> Double? {
-        var total = 0
-        for (block, weight) in zip(pooled.blocks, weights) { total += block.count * weight }
-        guard total > 0 else { return nil }
-        let place = Double(total - 1) * quantile
-        let lower = Int(place.rounded(.down))
-        let low = element(at: lower)
-        let fraction = place - Double(lower)
-        if fraction == 0 { return low }
-        return Percentiles.interpolate(low, element(at: lower + 1), fraction)
-    }
-
-    /// The smallest sample with more than `rank` elements not above it.
-    private func element(at rank: Int) -> Double {
-        var low = 0
-        var high = pooled.merged.count - 1
-        while low < high {
-            let middle = (low + high) / 2
-            if countNotAbove(pooled.merged[middle]) > rank { high = middle } else { low = middle + 1 }
-        }
-        return pooled.merged[low]
-    }
-
-    private func countNotAbove(_ value: Double) -> Int {
-        var count = 0
-        for (block, weight) in zip(pooled.blocks, weights) where weight > 0 {
-            count += weight * PooledBlocks.countNotAbove(value, in: block)
-        }
-        return count
-    }
-}
-
-/// Sorted samples by block and all together.
+/// Sorted samples by block and all together, prepared so that quantiles of any drawing of blocks are cheap.
 package struct PooledBlocks: Sendable {
     package let blocks: [[Double]]
     package let merged: [Double]
+    /// Which block each of `merged` is from.
+    private let owners: [UInt32]
+    /// For every `stride`-th place in `merged`, how many samples of each block come before it.
+    private let counts: [Int]
+
+    private static let stride = 64
 
     package init(_ blocks: [[Double]]) {
         self.blocks = blocks.map { $0.sorted() }
-        merged = blocks.flatMap { $0 }.sorted()
+        var pairs: [(value: Double, owner: UInt32)] = []
+        pairs.reserveCapacity(blocks.reduce(0) { $0 + $1.count })
+        for (owner, block) in blocks.enumerated() {
+            for value in block { pairs.append((value, UInt32(owner))) }
+        }
+        pairs.sort { $0.value < $1.value }
+        merged = pairs.map(\.value)
+        owners = pairs.map(\.owner)
+        var running = [Int](repeating: 0, count: blocks.count)
+        var counts: [Int] = []
+        for (place, owner) in owners.enumerated() {
+            if place % Self.stride == 0 { counts += running }
+            running[Int(owner)] += 1
+        }
+        self.counts = counts
+    }
+
+    /// The quantile of the union in which block `i` occurs `weights[i]` times, without building it: rows of `counts` are
+    /// bisected, then at most `stride` samples are walked. Thousands of draws over millions of gaps take a second.
+    func quantile(_ quantile: Double, weights: [Int]) -> Double? {
+        var total = 0
+        for (block, weight) in zip(blocks, weights) { total += block.count * weight }
+        guard total > 0 else { return nil }
+        let place = Double(total - 1) * quantile
+        let rank = Int(place.rounded(.down))
+        let fraction = place - Double(rank)
+        // The last row with at most `rank` samples before it.
+        var low = 0
+        var high = counts.count / blocks.count
+        while high - low > 1 {
+            let middle = (low + high) / 2
+            if weighted(row: middle, weights) <= rank { low = middle } else { high = middle }
+        }
+        var before = weighted(row: low, weights)
+        var lower: Double?
+        for place in low * Self.stride..<merged.count {
+            before += weights[Int(owners[place])]
+            if lower == nil, before > rank {
+                lower = merged[place]
+                if fraction == 0 { return lower }
+            }
+            if let lower, before > rank + 1 { return Percentiles.interpolate(lower, merged[place], fraction) }
+        }
+        return lower
+    }
+
+    private func weighted(row: Int, _ weights: [Int]) -> Int {
+        var sum = 0
+        let start = row * weights.count
+        for block in weights.indices { sum += counts[start + block] * weights[block] }
+        return sum
     }
 
     /// How many of the ascending `samples` are at most `value`.

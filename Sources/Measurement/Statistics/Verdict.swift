@@ -40,6 +40,12 @@ package enum Verdict: String, Sendable, Equatable, CaseIterable {
 }
 
 extension PairedDifference {
-    /// Read as an A/A result: the largest difference either way that the same frontend twice is compatible with.
-    package var noiseFloor: Double { max(abs(low), abs(high)) }
+    /// Read as an A/A result: the difference that the same frontend against itself shows, or may show in a comparison of
+    /// `rounds` pairs of blocks, whichever is larger.
+    package func noiseFloor(rounds: Int) -> Double {
+        guard rounds > 1, !blocks.isEmpty else { return abs(difference) }
+        let student = Distributions.studentQuantile((1 + level) / 2, degreesOfFreedom: Double(rounds - 1))
+        let scale = (Double(blocks.count) / Double(rounds)).squareRoot()
+        return max(abs(difference), student * standardError * scale)
+    }
 }

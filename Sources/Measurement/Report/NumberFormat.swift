@@ -1,0 +1,88 @@
+import Foundation
+
+/// How reports spell numbers for people.
+enum NumberFormat {
+    /// Three significant digits, no exponent, thousands apart: `0.61`, `12.3`, `1,240`.
+    static func value(_ value: Double) -> String {
+        guard value.isFinite else { return "–" }
+        let size = abs(value)
+        if size == 0 { return "0" }
+        if size < 0.0005 { return "<0.001" }
+        let decimals = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3
+        return grouped(fixed(value, decimals))
+    }
+
+    static func value(_ value: Double?) -> String { value.map { self.value($0) } ?? "–" }
+
+    /// `-18%`, `+2.4%`; the sign of a true minus is left to the reader's font.
+    static func percent(_ fraction: Double) -> String { signed(fraction * 100) + "%" }
+
+    /// A difference in the metric's unit.
+    static func signed(_ value: Double) -> String {
+        guard value.isFinite else { return "–" }
+        let size = abs(value)
+        let text = grouped(fixed(size, size >= 10 ? 0 : size >= 1 ? 1 : size >= 0.1 ? 2 : 3))
+        if !text.contains(where: { $0 >= "1" && $0 <= "9" }) { return "0" }
+        return (value < 0 ? "-" : "+") + text
+    }
+
+    static func difference(_ value: Double, _ kind: DifferenceKind) -> String {
+        kind == .relative ? percent(value) : signed(value)
+    }
+
+    /// `-18% [-21, -15]`.
+    static func difference(_ difference: PairedDifference) -> String {
+        let scale = difference.kind == .relative ? 100.0 : 1
+        let limits = "[\(signed(difference.low * scale)), \(signed(difference.high * scale))]"
+        return "\(self.difference(difference.difference, difference.kind)) \(limits)"
+    }
+
+    /// Without a sign: `12%`, `0.4`.
+    static func size(_ value: Double, _ kind: DifferenceKind) -> String {
+        let scaled = abs(kind == .relative ? value * 100 : value)
+        return grouped(fixed(scaled, scaled >= 10 ? 0 : scaled >= 1 ? 1 : 2)) + (kind == .relative ? "%" : "")
+    }
+
+    static func fixed(_ value: Double, _ decimals: Int) -> String { String(format: "%.\(decimals)f", value) }
+
+    private static func grouped(_ text: String) -> String {
+        let sign = text.hasPrefix("-") ? "-" : ""
+        let parts = text.dropFirst(sign.count).split(separator: ".", maxSplits: 1)
+        guard let whole = parts.first, whole.count > 3 else { return text }
+        var digits = ""
+        for (index, digit) in whole.enumerated() {
+            if index > 0, (whole.count - index) % 3 == 0 { digits.append(",") }
+            digits.append(digit)
+        }
+        return sign + digits + (parts.count > 1 ? "." + parts[1] : "")
+    }
+}
+
+extension LoadPoint {
+    /// For people: `poisson 40/s`, `64 at once`.
+    package var title: String {
+        func number(_ value: Double) -> String { NumberFormat.value(value) }
+        switch self {
+        case .poisson(let rate): return "poisson \(number(rate))/s"
+        case .gamma(let rate, let burstiness): return "gamma \(number(rate))/s, burstiness \(number(burstiness))"
+        case .constant(let rate): return "constant \(number(rate))/s"
+        case .ramp(let from, let to): return "ramp \(number(from)) to \(number(to))/s"
+        case .concurrency(let count): return "\(count) at once"
+        case .trace: return "trace"
+        }
+    }
+}
+
+extension RunDescription {
+    /// `swift 0.1 vs rust 0.33`.
+    package var contestants: String {
+        arms.map { arm in arm.version.map { "\(arm.name) \($0)" } ?? arm.name }.joined(separator: " vs ")
+    }
+
+    var workloadTitle: String {
+        var parts = [workload.summary.isEmpty ? workload.name : workload.summary]
+        if let input = workload.inputTokens { parts.append("in \(input)") }
+        if let output = workload.outputTokens { parts.append("out \(output)") }
+        return parts.joined(separator: " ")
+    }
+}

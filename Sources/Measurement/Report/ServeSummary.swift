@@ -1,0 +1,148 @@
+import JSONBytes
+
+/// One arm at one load with the result keys of `vllm bench serve`, so that tools made for its files read ours. Its
+/// definitions too: latencies count from the moment a request was sent, gaps are between chunks, standard deviations
+/// divide by n.
+package struct ServeSummary: Sendable {
+    /// What the request asked for and the report cannot know.
+    package struct Labels: Sendable {
+        package var backend: String
+        package var model: String
+        package var tokenizer: String
+        /// UTC, `20260131-235959`.
+        package var date: String
+
+        package init(backend: String, model: String, tokenizer: String, date: String) {
+            self.backend = backend
+            self.model = model
+            self.tokenizer = tokenizer
+            self.date = date
+        }
+    }
+
+    package static let percentiles = [50.0, 90, 99, 99.9]
+
+    private let arm: ArmReport
+    private let load: LoadPoint
+    private let labels: Labels
+    private let hasServiceLevels: Bool
+    /// Whether the lists with one entry per request are included (`--save-detailed`).
+    private let detailed: Bool
+
+    package init(_ report: Report, load: LoadReport, arm: Int, labels: Labels, detailed: Bool) {
+        self.arm = load.arms[arm]
+        self.load = load.load
+        self.labels = labels
+        self.detailed = detailed
+        hasServiceLevels = !report.run.rules.goodput.isEmpty
+    }
+
+    package var text: String { value.serialized(style: .python()) + "\n" }
+
+    package var value: JSONValue {
+        let requests = arm.requests.flatMap { $0 }
+        let done = requests.filter(\.succeeded)
+        let seconds = arm.wallSeconds
+        func perSecond(_ count: Int) -> JSONValue { .finite(seconds > 0 ? Double(count) / seconds : 0) }
+        let good = arm.measures.reduce(0) { $0 + ($1.sums[.goodput]?.numerator ?? 0) }
+        var fields: [(String, JSONValue)] = [
+            ("date", .string(labels.date)), ("endpoint_type", .string(labels.backend)),
+            ("backend", .string(labels.backend)), ("label", .null), ("model_id", .string(labels.model)),
+            ("tokenizer_id", .string(labels.tokenizer)), ("num_prompts", .number(requests.count)),
+            ("request_rate", load.rate.map { .finite($0) } ?? .string("inf")), ("burstiness", .finite(burstiness)),
+            ("max_concurrency", .optional(load.concurrency)),
+            ("duration", .finite(seconds)), ("completed", .number(done.count)),
+            ("failed", .number(requests.count - done.count)),
+            ("total_input_tokens", .number(arm.inputTokens)), ("total_output_tokens", .number(arm.outputTokens)),
+            ("request_throughput", perSecond(done.count)),
+            ("request_goodput", hasServiceLevels ? .finite(seconds > 0 ? good / seconds : 0) : .null),
+            ("output_throughput", perSecond(arm.outputTokens)),
+            ("total_token_throughput", perSecond(arm.inputTokens + arm.outputTokens)),
+        ]
+        if detailed { fields += details(requests) }
+        let peaks = self.peaks
+        fields += [
+            ("max_output_tokens_per_s", .finite(Double(peaks.tokens))),
+            ("max_concurrent_requests", .number(peaks.requests)),
+            ("rtfx", .number(0.0)),
+        ]
+        for (key, family) in [
+            ("ttft", SampleFamily.ttftService), ("tpot", .tpot), ("itl", .itl), ("e2el", .e2elService),
+        ] {
+            fields += statistics(key, arm.measures.flatMap { $0.samples[family] ?? [] })
+        }
+        return .object(JSONObject(fields))
+    }
+
+    private var burstiness: Double {
+        if case .gamma(_, let burstiness) = load { burstiness } else { 1 }
+    }
+
+    private func details(_ requests: [RequestRecord]) -> [(String, JSONValue)] {
+        func seconds(_ span: Nanoseconds) -> JSONValue { .finite(Double(span) * 1e-9) }
+        return [
+            ("input_lens", .array(requests.map { .number($0.usage?.promptTokens ?? 0) })),
+            ("output_lens", .array(requests.map { .number($0.succeeded ? $0.outputTokens : 0) })),
+            (
+                "ttfts",
+                .array(
+                    requests.map { request in seconds((request.firstToken ?? request.actualSend) - request.actualSend) }
+                )
+            ),
+            (
+                "itls",
+                .array(
+                    requests.map { request in
+                        .array(zip(request.chunkOffsets.dropFirst(), request.chunkOffsets).map { seconds($0 - $1) })
+                    })
+            ),
+            ("latencies", .array(requests.map { seconds($0.end - $0.actualSend) })),
+            ("start_times", .array(requests.map { seconds($0.actualSend) })),
+            ("queue_times", .array(requests.map { seconds($0.actualSend - $0.intendedSend) })),
+            ("generated_texts", .array(requests.map { .string($0.choices.first?.text ?? "") })),
+            (
+                "errors",
+                .array(requests.map { .string($0.succeeded ? "" : $0.errorDetail ?? $0.error?.rawValue ?? "") })
+            ),
+        ]
+    }
+
+    private func statistics(_ key: String, _ samples: [Double]) -> [(String, JSONValue)] {
+        let sorted = samples.isEmpty ? [0] : samples.sorted()
+        let mean = Percentiles.mean(sorted) ?? 0
+        let squares = sorted.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+        var fields: [(String, JSONValue)] = [
+            ("mean_\(key)_ms", .finite(mean)),
+            ("median_\(key)_ms", .finite(Percentiles.quantile(ofSorted: sorted, 0.5))),
+            ("std_\(key)_ms", .finite((squares / Double(sorted.count)).squareRoot())),
+        ]
+        for percentile in Self.percentiles {
+            let word = percentile == percentile.rounded() ? String(Int(percentile)) : String(percentile)
+            fields.append(
+                ("p\(word)_\(key)_ms", .finite(Percentiles.quantile(ofSorted: sorted, percentile / 100))))
+        }
+        return fields
+    }
+
+    /// The busiest second of any block: chunks that arrived, and requests that were under way, in seconds counted from the
+    /// block's first request.
+    private var peaks: (tokens: Int, requests: Int) {
+        var tokens = 0
+        var concurrent = 0
+        for block in arm.requests {
+            let done = block.filter(\.succeeded)
+            guard let start = done.map(\.actualSend).min() else { continue }
+            var arrivals: [Int: Int] = [:]
+            var underWay: [Int: Int] = [:]
+            for request in done {
+                func second(_ moment: Nanoseconds) -> Int { Int((moment - start) / 1_000_000_000) }
+                for offset in request.chunkOffsets { arrivals[second(request.actualSend + offset), default: 0] += 1 }
+                let last = second(max(request.end, request.actualSend))
+                for second in second(request.actualSend)...last { underWay[second, default: 0] += 1 }
+            }
+            tokens = max(tokens, arrivals.values.max() ?? 0)
+            concurrent = max(concurrent, underWay.values.max() ?? 0)
+        }
+        return (tokens, concurrent)
+    }
+}
