@@ -22,6 +22,7 @@ EngineCore::EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& 
       output_(output),
       scheduler_(config_.scheduler, BlockHasher::random()),
       encoder_(config_.layout, config_.engine_index),
+      stamps_(config_.stamps_path),
       outputs_by_client_(static_cast<size_t>(output.num_clients())),
       finished_by_client_(static_cast<size_t>(output.num_clients())) {}
 
@@ -70,6 +71,7 @@ void EngineCore::handle(AddMessage& message) {
         log(LogLevel::warning, "dropped an ADD whose request id is already in use");
         return;
     }
+    stamps_.received(added);
     executor_.request_added(added);
 }
 
@@ -189,6 +191,7 @@ void EngineCore::report_step(std::span<const ScheduledRequest> plan, const Itera
         outputs_by_client_[client].clear();
         finished_by_client_[client].clear();
     }
+    if (any_finished && scheduler_.empty()) stamps_.flush();
     if (any_finished) final_stats_due_ = config_.log_stats && scheduler_.empty();
     publish_counts();
 }
@@ -205,6 +208,7 @@ void EngineCore::send_outputs(std::span<const Request* const> requests, std::spa
     outputs.weight_version = weight_version_;
     encoder_.encode(outputs, *message);
     output_.send(std::move(message));
+    stamps_.sent(requests, outputs.timestamp);
 }
 
 void EngineCore::refuse(std::unique_ptr<Request> request, FinishReason reason, std::optional<RequestError> error) {

@@ -9,6 +9,7 @@
 #include "core/executor.h"
 #include "core/input_queue.h"
 #include "core/scheduler.h"
+#include "core/stamp_file.h"
 #include "wire/output_encoder.h"
 #include "wire/transport.h"
 
@@ -22,6 +23,7 @@ struct EngineCoreConfig {
     bool iteration_details = false;
     double shutdown_timeout_seconds = 0;
     uint64_t seed = 0;
+    std::string stamps_path;  // empty = no stamps
 };
 
 // Something the engine cannot survive; frontends are told with ENGINE_CORE_DEAD.
@@ -78,6 +80,7 @@ class EngineCore {
     OutputThread& output_;
     Scheduler scheduler_;
     OutputEncoder encoder_;
+    StampFile stamps_;
     std::string weight_version_ = "default";
 
     std::vector<InputEvent> events_;

@@ -97,6 +97,7 @@ EngineCoreConfig core_config(const EngineOptions& options, const Executor& execu
     config.iteration_details = options.iteration_details;
     config.shutdown_timeout_seconds = options.shutdown_timeout_seconds;
     config.seed = options.seed;
+    config.stamps_path = options.stamps_path;
     return config;
 }
 

@@ -191,6 +191,9 @@ const std::vector<Section>& sections() {
                if (!level) bad_value("--log-level", v, "debug, info, warning or error");
                o.log_level = *level;
            }},
+          {"--stamps", "FILE",
+           "Write when each request with a seed came in and when each of its steps went out, see Engine/README.md.",
+           [](EngineOptions& o, const std::string& v) { o.stamps_path = v; }},
           {"--help", nullptr, "Show this text.", nullptr},
           {"--version", nullptr, "Show the version.", nullptr}}},
         {"The mock model (--model mock)",

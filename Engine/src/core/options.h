@@ -39,6 +39,7 @@ struct EngineOptions {
     bool log_stats = true;
     bool iteration_details = false;
     LogLevel log_level = LogLevel::info;
+    std::string stamps_path;
     MockOptions mock;
 };
 

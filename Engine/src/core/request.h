@@ -69,6 +69,7 @@ struct Request {
     bool abort_immediately = false;
 
     // Where it stands.
+    double received_at = 0;        // CLOCK_MONOTONIC seconds, as the ADD came off the socket
     double admitted_at = 0;        // CLOCK_MONOTONIC seconds
     uint64_t sequence_number = 0;  // order of admission
     uint64_t random_key = 0;       // key of its random numbers

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/clock.h"
 #include "core/log.h"
 #include "core/request_validation.h"
 #include "wire/msgpack_reader.h"
@@ -214,6 +215,7 @@ void InputThread::handle_message(const ZmqSocket::Message& message, int client_i
     }
     if (auto* add = std::get_if<AddMessage>(&decoded)) {
         Request& request = *add->request;
+        request.received_at = monotonic_seconds();
         if (auto error = validate_request(request, options_.limits)) {
             queue_.push(RejectedAdd{request.id, request.client_index, validation_error(std::move(*error))});
         } else {
