@@ -131,6 +131,7 @@ extension ClientThread {
             try socket.connect(address)
             try socket.send(CoordinatorFrame.subscribe)
             coordinator = socket
+            engines.hasCoordinator = true
         } catch {
             startupFailed("coordinator \(address): \(error)")
         }
@@ -142,6 +143,7 @@ extension ClientThread {
                 guard frames.count > 0 else { continue }
                 do throws(MessagePackError) {
                     let state = try CoordinatorState(decoding: frames[0])
+                    if let loads = state.loads { engines.update(loads) }
                     currentWave = state.wave
                     wavesAreRunning = state.isRunning
                 } catch {

@@ -53,7 +53,8 @@ final class ClientThread {
         self.sockets = sockets
         self.shared = shared
         self.logger = logger
-        engines = EngineTable(ranks: configuration.ranks)
+        engines = EngineTable(
+            ranks: configuration.ranks, clientIndex: configuration.clientIndex, clientCount: configuration.clientCount)
         registry = RequestRegistry(ids: WireRequestID(key: .random(in: .min ... .max)))
         readyDeadline = .now + configuration.readyTimeout
     }

@@ -24,7 +24,7 @@ package final class EngineClient: EngineConnection {
 
     package init(configuration: EngineClientConfiguration, logger: Logger) throws(ZMQError) {
         guard configuration.isValid else {
-            throw ZMQError(code: EINVAL, operation: "configure engine ranks outside 0..<65536")
+            throw ZMQError(code: EINVAL, operation: "configure engine ranks or clients outside 0..<65536")
         }
         shared = try ClientShared()
         self.configuration = configuration
@@ -36,10 +36,14 @@ package final class EngineClient: EngineConnection {
     }
 
     /// Opens the sockets and starts the thread. Call it once.
-    package func start() throws(ZMQError) {
+    /// - Returns: where the sockets are bound, for engines to connect to.
+    @discardableResult
+    package func start() throws(ZMQError) -> (input: String, output: String) {
         let sockets = try ClientSockets(configuration)
+        let addresses = (input: try sockets.input.lastEndpoint(), output: try sockets.output.lastEndpoint())
         let thread = ClientThread(configuration: configuration, sockets: sockets, shared: shared, logger: logger)
         try thread.spawn()
+        return addresses
     }
 
     // MARK: - EngineConnection

@@ -18,7 +18,9 @@ package struct EngineClientConfiguration: Sendable {
     package var engineCount = 1
     /// Which of several frontends this is: engines answer on the output socket of that index.
     package var clientIndex = 0
-    /// Publishes wave changes; nil takes the address that an engine registers with, if any.
+    /// How many frontends use the engines.
+    package var clientCount = 1
+    /// Publishes loads and wave changes; nil takes the address that an engine registers with, if any.
     package var coordinatorAddress: String?
     /// How long all engines may take to register.
     package var readyTimeout: Duration = .seconds(600)
@@ -32,10 +34,11 @@ package struct EngineClientConfiguration: Sendable {
         self.output = output
     }
 
-    /// Ranks are two bytes on the wire.
+    /// Ranks are two bytes on the wire, and there are fewer frontends than that.
     var isValid: Bool {
         engineStartIndex >= 0 && engineCount >= 1 && engineStartIndex <= 65_536 && engineCount <= 65_536
-            && engineStartIndex + engineCount <= 65_536
+            && engineStartIndex + engineCount <= 65_536 && (1...65_536).contains(clientCount)
+            && (0..<65_536).contains(clientIndex)
     }
 
     /// The expected engines.

@@ -15,6 +15,8 @@ struct Engine {
     var hasStats = false
     /// Requests sent since those stats.
     var admittedSinceStats = 0
+    /// From the coordinator, plus what was sent since.
+    var published = CoordinatorState.Load(waiting: 0, running: 0, kvCacheUsage: nil)
     /// Ids to abort with the next message.
     var aborts: [String] = []
 
@@ -26,6 +28,7 @@ struct Engine {
     mutating func reset() {
         isRegistered = false
         (running, waiting, admittedSinceStats, hasStats) = (0, 0, 0, false)
+        published = CoordinatorState.Load(waiting: 0, running: 0, kvCacheUsage: nil)
         aborts.removeAll(keepingCapacity: true)
     }
 
@@ -45,15 +48,32 @@ struct Engine {
         if family >= .v0_28 { return max(inFlight, load) }
         return max(inFlight, load) &+ 3 &* waiting
     }
+
+    /// The load that the Python frontend of that family compares, which knows it from the coordinator.
+    func publishedScore(_ family: ProtocolFamily, clientCount: Int) -> Double {
+        // From the wire, so possibly absurd: as floating point they cannot trap.
+        let (waiting, running) = (Double(published.waiting), Double(published.running))
+        if family < .v0_28 { return 4 * waiting + running }
+        let load = max(Double(clientCount * inFlight), waiting + running)
+        // A queue drains slowly where the cache is full, and soon where it is not.
+        return waiting > 0 ? load + waiting * 6 * max(0, (published.kvCacheUsage ?? 0) - 0.5) : load
+    }
 }
 
 /// The expected engines, by rank.
 struct EngineTable {
     let ranks: Range<Int>
     private(set) var engines: [Engine]
+    /// Set once a coordinator tells the loads of all frontends' requests.
+    var hasCoordinator = false
+    private let clientCount: Int
+    /// Where looking for the least loaded engine begins, so that frontends do not all choose the same one.
+    private var scanStart: Int
 
-    init(ranks: Range<Int>) {
+    init(ranks: Range<Int>, clientIndex: Int = 0, clientCount: Int = 1) {
         self.ranks = ranks
+        self.clientCount = clientCount
+        scanStart = ranks.count * clientIndex / clientCount % ranks.count
         engines = ranks.map(Engine.init)
     }
 
@@ -68,18 +88,44 @@ struct EngineTable {
 
     func index(ofRank rank: Int) -> Int? { ranks.contains(rank) ? rank - ranks.lowerBound : nil }
 
-    /// The engine for a new request: the one asked for, else the one with the least load; ties go to the lowest rank.
-    func choose(rank: Int?, family: ProtocolFamily) -> Int? {
+    /// What the coordinator published: one entry per rank of the deployment.
+    mutating func update(_ loads: [CoordinatorState.Load]) {
+        for index in indices where loads.indices.contains(engines[index].rank) {
+            let load = loads[engines[index].rank]
+            engines[index].published = CoordinatorState.Load(
+                waiting: max(0, load.waiting), running: max(0, load.running), kvCacheUsage: load.kvCacheUsage)
+        }
+    }
+
+    /// The engine for a new request: the one asked for, else the one with the least load. Without a coordinator ties go
+    /// to the lowest rank, as in vLLM's Rust frontend; with one they rotate, as in its Python frontend.
+    mutating func choose(rank: Int?, family: ProtocolFamily) -> Int? {
         if let rank {
             guard let index = index(ofRank: rank), engines[index].isRegistered else { return nil }
             return index
         }
+        if hasCoordinator { return chooseByPublishedLoad(family) }
         var best: (index: Int, score: Int)?
         for index in engines.indices where engines[index].isRegistered {
             let score = engines[index].score(family)
             if best.map({ score < $0.score }) ?? true { best = (index, score) }
         }
         return best?.index
+    }
+
+    private mutating func chooseByPublishedLoad(_ family: ProtocolFamily) -> Int? {
+        var best: (index: Int, score: Double)?
+        for step in engines.indices {
+            let index = (scanStart + step) % engines.count
+            guard engines[index].isRegistered else { continue }
+            let score = engines[index].publishedScore(family, clientCount: clientCount)
+            if best.map({ score < $0.score }) ?? true { best = (index, score) }
+        }
+        guard let best else { return nil }
+        // The other frontends are taken to do likewise until the coordinator says more.
+        engines[best.index].published.waiting &+= clientCount
+        if family >= .v0_25 { scanStart = (scanStart + 1) % engines.count }
+        return best.index
     }
 
     /// All engines as one: limits are the smallest, capacities are added, the rest is the first engine's.

@@ -1,3 +1,4 @@
+import Glibc
 import Synchronization
 
 /// All metrics of one frontend process. Names, labels and buckets are vLLM's.
@@ -8,36 +9,52 @@ package final class FrontendMetrics: Sendable {
     package let modelName: String
     package let engineCount: Int
     let startTime: Double
-    let gauges: MetricCells
-    let http = HTTPMetrics()
-    private let recorders = Mutex<[Recorder]>([])
-    private let serverLoadCell = Atomic<Int>(0)
-    private let admissionRejectionCell = Atomic<UInt64>(0)
+    let memory: MetricMemory
+    let http: HTTPMetrics
+    private let gauges: MetricCells
+    private let server: MetricCells
+    private let recorders = Atomic(0)
     let information = Mutex<EngineConfigurationInfo?>(nil)
     let maxModelLength = Atomic<Int>(131_072)
 
-    /// - Parameter startTime: Unix time in seconds, shown by the `_created` series.
-    package init(modelName: String, engineCount: Int = 1, startTime: Double) {
+    /// - Parameters:
+    ///   - startTime: Unix time in seconds, shown by the `_created` series.
+    ///   - memory: where the numbers live; shared memory makes every frontend's page show the sums over all.
+    package init(
+        modelName: String, engineCount: Int = 1, startTime: Double, memory: MetricMemory = MetricMemory()
+    ) {
         self.modelName = modelName
         self.engineCount = max(1, engineCount)
+        self.memory = memory
         self.startTime = startTime
-        gauges = MetricCells(count: EngineGauge.allCases.count * max(1, engineCount))
+        memory.noteStart(startTime)
+        http = HTTPMetrics(memory: memory)
+        gauges = memory.block(.gauges, labels: [], count: EngineGauge.allCases.count * max(1, engineCount))
+        server = memory.block(.server, labels: [], count: ServerCell.allCases.count)
+        // What a dead predecessor was answering is answered by nobody.
+        server.setInteger(0, at: ServerCell.load.rawValue)
     }
 
     /// A block for one thread (event loop). It lives as long as the metrics.
     package func makeRecorder() -> Recorder {
-        let recorder = Recorder(engineCount: engineCount)
-        recorders.withLock { $0.append(recorder) }
-        return recorder
+        let number = recorders.wrappingAdd(1, ordering: .relaxed).oldValue
+        let count = engineCount * EngineMetricLayout.shared.cellCount
+        return Recorder(
+            engineCount: engineCount, cells: memory.block(.recorder, labels: ["\(number)"], count: count))
     }
 
-    /// Generation requests that are being answered (`/load`).
-    package var serverLoad: Int { serverLoadCell.load(ordering: .relaxed) }
-    package func changeServerLoad(by delta: Int) { serverLoadCell.wrappingAdd(delta, ordering: .relaxed) }
+    /// Generation requests that this frontend is answering.
+    package var serverLoad: Int { Int(truncatingIfNeeded: server.integer(at: ServerCell.load.rawValue)) }
+    package func changeServerLoad(by delta: Int) { server.addAtomically(delta, at: ServerCell.load.rawValue) }
+
+    /// Generation requests that are being answered by all frontends that are alive (`/load`).
+    package func totalServerLoad() -> Int {
+        memory.livingBlocks.lazy.filter { $0.kind == .server }
+            .reduce(0) { $0 &+ Int(truncatingIfNeeded: $1.cells.integer(at: ServerCell.load.rawValue)) }
+    }
 
     /// A request that was refused because too many are unfinished.
-    package func recordAdmissionRejection() { admissionRejectionCell.wrappingAdd(1, ordering: .relaxed) }
-    var admissionRejections: UInt64 { admissionRejectionCell.load(ordering: .relaxed) }
+    package func recordAdmissionRejection() { server.addAtomically(1, at: ServerCell.admissionRejections.rawValue) }
 
     /// Gauges of one engine, from its scheduler statistics. One thread (the engine client's) calls this.
     package func setScheduler(engine: Int, running: Int, waiting: Int, deferred: Int, kvCacheUsage: Double) {
@@ -47,6 +64,9 @@ package final class FrontendMetrics: Sendable {
         gauges.set(Double(waiting), at: base + EngineGauge.waitingForCapacity.rawValue)
         gauges.set(Double(deferred), at: base + EngineGauge.waitingDeferred.rawValue)
         gauges.set(kvCacheUsage, at: base + EngineGauge.kvCacheUsage.rawValue)
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        gauges.set(Double(now.tv_sec) + Double(now.tv_nsec) * 1e-9, at: base + EngineGauge.timestamp.rawValue)
     }
 
     /// What `vllm:cache_config_info` shows, and the context length that bounds the token-count buckets.
@@ -57,34 +77,21 @@ package final class FrontendMetrics: Sendable {
 
     package func recordHTTP(_ sample: HTTPSample) { http.record(sample) }
 
-    /// The sums over all engines that a status line shows.
+    /// The sums over all engines that a status line shows: what this frontend did.
     package func totals() -> MetricTotals {
+        let reading = MetricReading(memory.ownBlocks, engineCount: engineCount)
         var totals = MetricTotals()
         for engine in 0..<engineCount {
-            totals.promptTokens += counter(.promptTokens, engine: engine)
-            totals.generationTokens += counter(.generationTokens, engine: engine)
-            totals.prefixQueries += counter(.prefixQueries, engine: engine)
-            totals.prefixHits += counter(.prefixHits, engine: engine)
-            totals.running += gauge(.running, engine: engine)
-            totals.waiting += gauge(.waitingForCapacity, engine: engine) + gauge(.waitingDeferred, engine: engine)
-            totals.kvCacheUsage = max(totals.kvCacheUsage, gauge(.kvCacheUsage, engine: engine))
+            totals.promptTokens += reading.counter(.promptTokens, engine: engine)
+            totals.generationTokens += reading.counter(.generationTokens, engine: engine)
+            totals.prefixQueries += reading.counter(.prefixQueries, engine: engine)
+            totals.prefixHits += reading.counter(.prefixHits, engine: engine)
+            totals.running += reading.gauge(.running, engine: engine)
+            totals.waiting +=
+                reading.gauge(.waitingForCapacity, engine: engine) + reading.gauge(.waitingDeferred, engine: engine)
+            totals.kvCacheUsage = max(totals.kvCacheUsage, reading.gauge(.kvCacheUsage, engine: engine))
         }
         return totals
-    }
-
-    func counter(_ counter: EngineCounter, engine: Int) -> UInt64 {
-        recorders.withLock { $0.reduce(0) { $0 &+ $1.counter(counter, engine: engine) } }
-    }
-
-    func histogram(_ histogram: EngineHistogram, engine: Int) -> HistogramSnapshot {
-        let slot = EngineMetricLayout.shared.histograms[histogram.rawValue]
-        var snapshot = HistogramSnapshot(bounds: slot.bounds)
-        recorders.withLock { for recorder in $0 { recorder.add(to: &snapshot, slot: slot, engine: engine) } }
-        return snapshot
-    }
-
-    func gauge(_ gauge: EngineGauge, engine: Int) -> Double {
-        gauges.double(at: engine * EngineGauge.allCases.count + gauge.rawValue)
     }
 }
 
@@ -114,7 +121,10 @@ package struct EngineConfigurationInfo: Sendable, Equatable {
     }
 }
 
-enum EngineGauge: Int, CaseIterable { case running, waitingForCapacity, waitingDeferred, kvCacheUsage }
+/// An engine attaches its statistics to the outputs of one frontend only: of several, the latest is shown.
+enum EngineGauge: Int, CaseIterable { case running, waitingForCapacity, waitingDeferred, kvCacheUsage, timestamp }
+
+enum ServerCell: Int, CaseIterable { case load, admissionRejections }
 
 /// What is known about a sequence when it ends (vLLM: `FinishedRequestStats`). Times in seconds.
 package struct FinishedSequence: Sendable {
@@ -156,9 +166,9 @@ package final class Recorder: Sendable {
     private let engineCount: Int
     private let layout = EngineMetricLayout.shared
 
-    init(engineCount: Int) {
+    init(engineCount: Int, cells: MetricCells) {
         self.engineCount = engineCount
-        cells = MetricCells(count: engineCount * EngineMetricLayout.shared.cellCount)
+        self.cells = cells
     }
 
     /// Engines that were never announced count as the first one.
@@ -241,34 +251,5 @@ package final class Recorder: Sendable {
     package func prefixCache(engine: Int, queries: Int, hits: Int) {
         add(.prefixQueries, queries, base(engine))
         add(.prefixHits, hits, base(engine))
-    }
-
-    func counter(_ counter: EngineCounter, engine: Int) -> UInt64 {
-        cells.integer(at: base(engine) + counter.rawValue)
-    }
-
-    func add(to snapshot: inout HistogramSnapshot, slot: HistogramSlot, engine: Int) {
-        let start = base(engine) + slot.offset
-        for index in snapshot.counts.indices { snapshot.counts[index] += cells.integer(at: start + index) }
-        snapshot.sum += cells.double(at: base(engine) + slot.sumCell)
-    }
-}
-
-/// A histogram's state at one moment; `counts` are per bucket, the last one is beyond all bounds.
-struct HistogramSnapshot: Sendable {
-    var bounds: [Double]
-    var counts: [UInt64]
-    var sum = 0.0
-
-    init(bounds: [Double]) {
-        self.bounds = bounds
-        counts = Array(repeating: 0, count: bounds.count + 1)
-    }
-
-    var total: UInt64 { counts.reduce(0, &+) }
-
-    mutating func observe(_ value: Double) {
-        counts[bounds.firstIndex { value <= $0 } ?? bounds.count] += 1
-        sum += value
     }
 }

@@ -23,56 +23,43 @@ package struct HTTPSample: Sendable {
 
 /// HTTP families; updated once per request under a lock. Label values must come from bounded sets.
 final class HTTPMetrics: Sendable {
-    struct RequestKey: Hashable, Sendable, Comparable {
-        var handler: String
-        var method: String
-        var status: String
+    static let duration = HistogramSlot(bounds: MetricBuckets.handlerDuration, offset: 0)
+    static let highResolution = HistogramSlot(bounds: MetricBuckets.highResolution, offset: 0)
 
-        static func < (left: RequestKey, right: RequestKey) -> Bool {
-            (left.handler, left.method, left.status) < (right.handler, right.method, right.status)
-        }
+    /// Cells of a block of sizes.
+    enum SizeCell: Int, CaseIterable { case requests, requestBytes, responses, responseBytes }
+
+    private struct Key: Hashable {
+        var kind: MetricBlock.Kind
+        var labels: [String]
     }
 
-    struct DurationKey: Hashable, Sendable, Comparable {
-        var handler: String
-        var method: String
+    private let memory: MetricMemory
+    private let blocks = Mutex<[Key: MetricCells]>([:])
 
-        static func < (left: DurationKey, right: DurationKey) -> Bool {
-            (left.handler, left.method) < (right.handler, right.method)
-        }
-    }
-
-    struct Size: Sendable {
-        var count = 0
-        var bytes = 0
-    }
-
-    struct State: Sendable {
-        var requests: [RequestKey: Int] = [:]
-        var durations: [DurationKey: HistogramSnapshot] = [:]
-        var highResolution = HistogramSnapshot(bounds: MetricBuckets.highResolution)
-        var requestSizes: [String: Size] = [:]
-        var responseSizes: [String: Size] = [:]
-    }
-
-    private let state = Mutex(State())
+    init(memory: MetricMemory) { self.memory = memory }
 
     func record(_ sample: HTTPSample) {
-        let key = RequestKey(
-            handler: sample.handler, method: sample.method, status: "\(max(1, min(5, sample.status / 100)))xx")
-        state.withLock { state in
-            state.requests[key, default: 0] += 1
-            state.durations[
-                DurationKey(handler: sample.handler, method: sample.method),
-                default: HistogramSnapshot(bounds: MetricBuckets.handlerDuration)
-            ].observe(sample.duration)
-            state.highResolution.observe(sample.duration)
-            state.requestSizes[sample.handler, default: Size()].count += 1
-            state.requestSizes[sample.handler, default: Size()].bytes += sample.requestBytes
-            state.responseSizes[sample.handler, default: Size()].count += 1
-            state.responseSizes[sample.handler, default: Size()].bytes += sample.responseBytes
+        let status = "\(max(1, min(5, sample.status / 100)))xx"
+        blocks.withLock { blocks in
+            func cells(_ kind: MetricBlock.Kind, _ labels: [String], _ count: Int) -> MetricCells {
+                let key = Key(kind: kind, labels: labels)
+                if let known = blocks[key] { return known }
+                let cells = memory.block(kind, labels: labels, count: count)
+                blocks[key] = cells
+                return cells
+            }
+            cells(.httpRequests, [sample.handler, sample.method, status], 1).add(1, at: 0)
+            Self.duration.observe(
+                sample.duration, in: cells(.httpDuration, [sample.handler, sample.method], Self.duration.cellCount),
+                base: 0)
+            Self.highResolution.observe(
+                sample.duration, in: cells(.httpHighResolution, [], Self.highResolution.cellCount), base: 0)
+            let sizes = cells(.httpSizes, [sample.handler], SizeCell.allCases.count)
+            sizes.add(1, at: SizeCell.requests.rawValue)
+            sizes.add(UInt64(max(0, sample.requestBytes)), at: SizeCell.requestBytes.rawValue)
+            sizes.add(1, at: SizeCell.responses.rawValue)
+            sizes.add(UInt64(max(0, sample.responseBytes)), at: SizeCell.responseBytes.rawValue)
         }
     }
-
-    func snapshot() -> State { state.withLock { $0 } }
 }

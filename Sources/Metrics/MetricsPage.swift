@@ -26,23 +26,26 @@ private final class PageBuilder {
     typealias Labels = MetricsText.Labels
 
     private let metrics: FrontendMetrics
+    private let reading: MetricReading
     private var text: MetricsText
-    private let http: HTTPMetrics.State
+    private let http: MetricReading.HTTP
 
     init(_ metrics: FrontendMetrics, format: MetricsText.Format) {
         self.metrics = metrics
-        text = MetricsText(format: format, created: metrics.startTime)
-        http = metrics.http.snapshot()
+        reading = MetricReading(metrics.memory.allBlocks, engineCount: metrics.engineCount)
+        text = MetricsText(format: format, created: metrics.memory.earliestStart ?? metrics.startTime)
+        http = reading.http()
     }
 
     func pythonPage() -> [UInt8] {
-        process()
+        // One of several processes says nothing about the service; vLLM leaves them out then too.
+        if !metrics.memory.isShared { process() }
         httpFamilies(sizes: true)
         shared(tokenBounds: MetricBuckets.tokenCounts(upTo: metrics.maxModelLength.load(ordering: .relaxed)))
         configuration()
         text.counter(
             "vllm:admission_rejections", "Requests refused by a queue limit.",
-            [("max_num_queued_reqs", metrics.admissionRejections), ("max_num_queued_tokens", 0)].map {
+            [("max_num_queued_reqs", reading.admissionRejections), ("max_num_queued_tokens", 0)].map {
                 ([("model_name", metrics.modelName), ("reason", $0.0)], $0.1)
             })
         counterPerEngine("vllm:mm_cache_queries", "Multi-modal cache look-ups, in items.") { _ in 0 }
@@ -63,21 +66,21 @@ private final class PageBuilder {
 
     private func shared(tokenBounds: [Double]) {
         gaugePerEngine("vllm:num_requests_running", "Requests in the current batches of the engine.") {
-            metrics.gauge(.running, engine: $0)
+            reading.gauge(.running, engine: $0)
         }
         gaugePerEngine("vllm:num_requests_waiting", "Requests that wait for the engine.") {
-            metrics.gauge(.waitingForCapacity, engine: $0) + metrics.gauge(.waitingDeferred, engine: $0)
+            reading.gauge(.waitingForCapacity, engine: $0) + reading.gauge(.waitingDeferred, engine: $0)
         }
         text.gauge(
             "vllm:num_requests_waiting_by_reason", "Requests that wait for the engine, by reason.",
             engines.flatMap { engine in
                 [
-                    (labels(engine, [("reason", "capacity")]), metrics.gauge(.waitingForCapacity, engine: engine)),
-                    (labels(engine, [("reason", "deferred")]), metrics.gauge(.waitingDeferred, engine: engine)),
+                    (labels(engine, [("reason", "capacity")]), reading.gauge(.waitingForCapacity, engine: engine)),
+                    (labels(engine, [("reason", "deferred")]), reading.gauge(.waitingDeferred, engine: engine)),
                 ]
             })
         gaugePerEngine("vllm:kv_cache_usage_perc", "Used part of the KV cache; 1 is full.") {
-            metrics.gauge(.kvCacheUsage, engine: $0)
+            reading.gauge(.kvCacheUsage, engine: $0)
         }
         counterPerEngine("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", .prefixQueries)
         counterPerEngine("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", .prefixHits)
@@ -89,15 +92,15 @@ private final class PageBuilder {
         counterPerEngine("vllm:prompt_tokens_cached", "Prompt tokens that needed no computation.", .promptTokensCached)
         sourced("vllm:prompt_tokens_by_source", "Prompt tokens by where their keys and values came from.") {
             [
-                ("local_compute", metrics.counter(.promptComputed, engine: $0)),
-                ("local_cache_hit", metrics.counter(.promptLocalHit, engine: $0)),
-                ("external_kv_transfer", metrics.counter(.promptExternal, engine: $0)),
+                ("local_compute", reading.counter(.promptComputed, engine: $0)),
+                ("local_cache_hit", reading.counter(.promptLocalHit, engine: $0)),
+                ("external_kv_transfer", reading.counter(.promptExternal, engine: $0)),
             ]
         }
         sourced("vllm:prompt_tokens_cached_by_source", "Prompt tokens found in a cache, by its tier.") {
             [
-                ("device", metrics.counter(.cachedDevice, engine: $0)), ("host", 0), ("p2p", 0), ("disk", 0),
-                ("external_unspecified", metrics.counter(.promptExternal, engine: $0)),
+                ("device", reading.counter(.cachedDevice, engine: $0)), ("host", 0), ("p2p", 0), ("disk", 0),
+                ("external_unspecified", reading.counter(.promptExternal, engine: $0)),
             ]
         }
         counterPerEngine("vllm:generation_tokens", "Tokens generated.", .generationTokens)
@@ -107,7 +110,7 @@ private final class PageBuilder {
                 engines.map { engine in
                     (
                         labels(engine, [("finished_reason", reason.label)]),
-                        metrics.counter(
+                        reading.counter(
                             EngineCounter(rawValue: EngineCounter.successStop.rawValue + reason.rawValue)!,
                             engine: engine)
                     )
@@ -146,24 +149,25 @@ private final class PageBuilder {
     private func httpFamilies(sizes: Bool) {
         text.counter(
             "http_requests", "HTTP requests by route, method and status class.",
-            http.requests.sorted { $0.key < $1.key }.map { key, count in
-                ([("handler", key.handler), ("method", key.method), ("status", key.status)], UInt64(count))
+            http.requests.sorted { $0.key.lexicographicallyPrecedes($1.key) }.map { key, count in
+                ([("handler", key[0]), ("method", key[1]), ("status", key[2])], count)
             })
         if sizes {
+            let sizes = http.sizes.sorted { $0.key < $1.key }
             text.summary(
                 "http_request_size_bytes", "Bytes of request bodies by route.",
-                http.requestSizes.sorted { $0.key < $1.key }.map { ([("handler", $0)], $1.count, $1.bytes) })
+                sizes.map { ([("handler", $0)], $1[.requests], $1[.requestBytes]) })
             text.summary(
                 "http_response_size_bytes", "Bytes of response bodies by route.",
-                http.responseSizes.sorted { $0.key < $1.key }.map { ([("handler", $0)], $1.count, $1.bytes) })
+                sizes.map { ([("handler", $0)], $1[.responses], $1[.responseBytes]) })
         }
         text.histogram(
             "http_request_duration_highr_seconds", "Duration of HTTP requests, fine buckets.",
             [([], http.highResolution)])
         text.histogram(
             "http_request_duration_seconds", "Duration of HTTP requests by route and method.",
-            http.durations.sorted { $0.key < $1.key }.map { key, snapshot in
-                ([("handler", key.handler), ("method", key.method)], snapshot)
+            http.durations.sorted { $0.key.lexicographicallyPrecedes($1.key) }.map { key, snapshot in
+                ([("handler", key[0]), ("method", key[1])], snapshot)
             })
     }
 
@@ -249,8 +253,8 @@ private final class PageBuilder {
     }
 
     private func counterPerEngine(_ name: String, _ help: String, _ counter: EngineCounter) {
-        let metrics = metrics
-        counterPerEngine(name, help) { metrics.counter(counter, engine: $0) }
+        let reading = reading
+        counterPerEngine(name, help) { reading.counter(counter, engine: $0) }
     }
 
     private func counterPerEngine(_ name: String, _ help: String, _ value: (Int) -> UInt64) {
@@ -271,7 +275,7 @@ private final class PageBuilder {
         text.histogram(
             name, help,
             engines.map { engine in
-                let snapshot = metrics.histogram(histogram, engine: engine)
+                let snapshot = reading.histogram(histogram, engine: engine)
                 return (labels(engine), bounds.map(snapshot.rebucketed(to:)) ?? snapshot)
             })
     }

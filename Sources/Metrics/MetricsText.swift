@@ -58,7 +58,7 @@ struct MetricsText {
         if format == .prometheus { createdSeries(name, help, samples.map(\.0)) }
     }
 
-    mutating func summary(_ name: String, _ help: String, _ samples: [(Labels, count: Int, sum: Int)]) {
+    mutating func summary(_ name: String, _ help: String, _ samples: [(Labels, count: UInt64, sum: UInt64)]) {
         header(name, help, "summary")
         for (labels, count, sum) in samples {
             line(name + "_count", labels, String(count))

@@ -8,6 +8,8 @@ package struct ServeConfiguration {
     package var servedModelNames: [String] = []
 
     package var frontend: FrontendKind = .swift
+    /// Frontend processes on the one HTTP socket.
+    package var apiServerCount = 1
     package var frontendExecutable: String
     package var frontendContract: FrontendContract = .current
     /// Non-default arguments under vLLM's names.

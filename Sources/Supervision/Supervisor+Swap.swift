@@ -47,9 +47,12 @@ extension Supervisor {
     }
 
     private func makeSwap(_ request: JSONObject, _ exchange: ControlServer.Exchange) throws -> FrontendSwap {
-        guard state == "serving", let frontends, frontends.firstExited() == nil else {
-            throw SupervisionError(.failure, "the service is \(state)")
+        guard configuration.apiServerCount == 1 else {
+            throw SupervisionError(.usage, "swap works with one frontend, not with --api-server-count above 1")
         }
+        guard state == "serving", let frontends = frontends as? FrontendProcessManager,
+            frontends.firstExited() == nil
+        else { throw SupervisionError(.failure, "the service is \(state)") }
         guard swap == nil else { throw SupervisionError(.failure, "another swap is under way") }
         guard let name = request["frontend"]?.stringValue else {
             throw SupervisionError(.usage, "the request names no frontend")

@@ -21,7 +21,7 @@ package final class Supervisor {
     private(set) var listener: HTTPListener?
     private var orphanGuard: OrphanGuard?
     private var context: ZMQContext?
-    private(set) var frontends: FrontendProcessManager?
+    private(set) var frontends: (any FrontendManager)?
     private(set) var engines: EngineProcessManager?
     private var probe: ReadinessProbe?
     private(set) var state = "starting"
@@ -101,10 +101,13 @@ package final class Supervisor {
         do { context = try ZMQContext() } catch { throw SupervisionError(.failure, "\(error)") }
         self.context = context
         self.directory = directory
-        let transport = try makeTransport(configuration.frontendContract, directory)
+        let transports = try (0..<configuration.apiServerCount).map { _ in
+            try makeTransport(configuration.frontendContract, directory)
+        }
         let handshake = try HandshakeServer(
             address: engineClientZMQAddress(localOnly: true, host: configuration.host, directory: directory),
-            initMessage: EngineInitMessage(inputs: [transport.inputAddress], outputs: [transport.outputAddress]),
+            initMessage: EngineInitMessage(
+                inputs: transports.map(\.inputAddress), outputs: transports.map(\.outputAddress)),
             engineCount: configuration.dataParallelSize, context: context, loop: loop, logger: logger)
 
         self.handshake = handshake
@@ -114,8 +117,7 @@ package final class Supervisor {
         self.factory = factory
         let engines = try EngineProcessManager(engineLaunch(handshake.address), factory: factory)
         self.engines = engines
-        let frontends = try FrontendProcessManager(
-            frontendLaunch(), listener: listener, transport: transport, directory: directory, factory: factory)
+        let frontends = try startFrontends(listener, transports, directory, factory)
         self.frontends = frontends
         reached("spawned")
 
@@ -133,11 +135,36 @@ package final class Supervisor {
     }
 
     private func makeProbe(_ listener: HTTPListener) -> ReadinessProbe {
-        let probe = ReadinessProbe(listener, loop: loop, encrypted: configuration.usesTLS) { [unowned self] in
-            becameReady()
-        }
+        let probe = ReadinessProbe(
+            listener, loop: loop, encrypted: configuration.usesTLS,
+            isComplete: { [unowned self] in everyFrontendAccepts }
+        ) { [unowned self] in becameReady() }
         self.probe = probe
         return probe
+    }
+
+    /// Of several frontends on one socket anyone may have answered.
+    private var everyFrontendAccepts: Bool {
+        guard configuration.apiServerCount > 1, let frontends, let listener else { return true }
+        return frontends.processes.allSatisfy {
+            !$0.isAlive || ProcessInfo.acceptsConnections($0.pid, on: listener.descriptor.rawValue)
+        }
+    }
+
+    private func startFrontends(
+        _ listener: HTTPListener, _ transports: [FrontendTransport], _ directory: RuntimeDirectory,
+        _ factory: ChildFactory
+    ) throws -> any FrontendManager {
+        var launch = frontendLaunch()
+        guard transports.count > 1 else {
+            return try FrontendProcessManager(
+                launch, listener: listener, transport: transports[0], directory: directory, factory: factory)
+        }
+        launch.metricsDirectory = try directory.createFolder("metrics")
+        // One that is not ready must not take connections that another could serve.
+        launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
+        return try APIServerProcessManager(
+            launch, listener: listener, transports: transports, directory: directory, factory: factory)
     }
 
     private func bindHTTP() throws -> HTTPListener {
@@ -283,13 +310,15 @@ package final class Supervisor {
             process \(frontend.name) (pid \(frontend.process.pid)) died: \(frontend.process.exitDescription); \
             starting another (\(frontendRestarts.count) of \(frontendRestarts.limit) allowed)
             """)
-        enter("frontend lost")
-        frontendLostAt = frontendLostAt ?? .now
+        if frontends?.processes.contains(where: \.isAlive) != true {
+            enter("frontend lost")
+            frontendLostAt = frontendLostAt ?? .now
+        }
         probe?.stop()
         loop.schedule(after: delay) { [unowned self] in
             guard let frontends, let listener, listener.descriptor.isOpen else { return }
             do {
-                try frontends.restart()
+                try frontends.restart(frontend)
                 makeProbe(listener).isEnabled = true
             } catch {
                 logger.error("\(error)")
@@ -301,11 +330,13 @@ package final class Supervisor {
     /// Tells the frontends that there is no engine any more, in its own words (a killed one cannot say it): they end
     /// their open streams with an error event at once.
     private func sendEngineDead() {
-        guard let frontends, let context, let socket = try? ZMQSocket(.push, context: context) else { return }
-        // Lets the message go out after the socket is closed here.
-        try? socket.setLinger(milliseconds: 1000)
-        try? socket.connect(frontends.transport.outputAddress)
-        try? socket.send(Array("ENGINE_CORE_DEAD".utf8))
+        for transport in frontends?.transports ?? [] {
+            guard let context, let socket = try? ZMQSocket(.push, context: context) else { return }
+            // Lets the message go out after the socket is closed here.
+            try? socket.setLinger(milliseconds: 1000)
+            try? socket.connect(transport.outputAddress)
+            try? socket.send(Array("ENGINE_CORE_DEAD".utf8))
+        }
     }
 
     /// Gives the frontends time to end their streams before they are stopped.

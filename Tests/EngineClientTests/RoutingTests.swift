@@ -184,6 +184,84 @@ import ZeroMQ
 
     // MARK: - Coordinator
 
+    /// A client with two engines and the socket of a coordinator that it has subscribed to.
+    private func coordinated(
+        _ change: (inout EngineClientConfiguration) -> Void = { _ in }
+    ) async throws -> (TestBench, [ScriptedEngine], ZMQSocket) {
+        let coordinator = try ZMQSocket(.xpub, context: try ZMQContext())
+        try coordinator.setReceiveTimeout(milliseconds: 20_000)
+        let bench = try TestBench { configuration in
+            guard case .address(let input) = configuration.input else { return }
+            configuration.coordinatorAddress = String(input.dropLast(2)) + "coordinator"
+            configuration.engineCount = 2
+            change(&configuration)
+        }
+        try coordinator.bind(try #require(bench.configuration.coordinatorAddress))
+        let engines = try [0, 1].map { try bench.engine(rank: $0) }
+        _ = try await bench.client.waitUntilReady()
+        #expect(try coordinator.receiveFrames(wait: true) == [[1]])
+        return (bench, engines, coordinator)
+    }
+
+    /// Sends loads and waits until the client has them: the wave number in its requests tells.
+    private func publish(
+        _ loads: [(waiting: Int, running: Int, cache: Double)], wave: Int, _ coordinator: ZMQSocket,
+        _ bench: TestBench, _ engines: [ScriptedEngine]
+    ) async throws {
+        let state = CoordinatorState(
+            loads: loads.map { .init(waiting: $0.waiting, running: $0.running, kvCacheUsage: $0.cache) }, wave: wave,
+            isRunning: false)
+        try coordinator.send(state.encode(family: .v0_33))
+        while true {
+            // An explicit rank leaves the choice of the next request alone.
+            let probe = bench.add("probe", rank: 0)
+            let request = try await engines[0].nextAdd()
+            engines[0].send(request.requestID, [1], finish: .stop)
+            _ = await probe.receiver.finish()
+            if request.currentWave == wave { return }
+        }
+    }
+
+    @Test func publishedCountsOfTheCoordinatorDecide() async throws {
+        let (bench, engines, coordinator) = try await coordinated()
+        try await publish([(0, 4, 0), (0, 1, 0)], wave: 1, coordinator, bench, engines)
+        // 4 against 1, 2, 3; then a tie, which the engine wins at which the search begins: the second one by now.
+        for index in 0..<4 {
+            _ = bench.add("r\(index)")
+            #expect(try await engines[1].nextAdd().requestID.hasPrefix("r\(index)-"))
+        }
+        _ = bench.add("last")
+        #expect(try await engines[0].nextAdd().requestID.hasPrefix("last-"))
+        // A queue before a full cache counts threefold on top, before an empty one only once.
+        try await publish([(3, 10, 0.5), (3, 9, 1)], wave: 2, coordinator, bench, engines)
+        _ = bench.add("full")
+        #expect(try await engines[0].nextAdd().requestID.hasPrefix("full-"))
+        coordinator.close()
+        await stop(bench, engines)
+    }
+
+    /// Counts that are older than the requests just sent must not send a burst to one engine.
+    @Test func ownRequestsCountWhateverIsPublished() async throws {
+        let (bench, engines, coordinator) = try await coordinated {
+            $0.clientIndex = 1
+            $0.clientCount = 2
+        }
+        for wave in 1...3 {
+            try await publish([(0, 0, 0), (0, 0, 0)], wave: wave, coordinator, bench, engines)
+            // The second of two frontends begins at the second engine.
+            var used: Set<Int> = []
+            for index in 0..<2 {
+                _ = bench.add("w\(wave)r\(index)")
+                let rank = (wave * 2 + index) % 2 == 0 ? 1 : 0
+                #expect(try await engines[rank].nextAdd().requestID.hasPrefix("w\(wave)r\(index)-"))
+                used.insert(rank)
+            }
+            #expect(used == [0, 1])
+        }
+        coordinator.close()
+        await stop(bench, engines)
+    }
+
     @Test(arguments: [ProtocolFamily.v0_32, .v0_33]) func wavesAreStampedAndStarted(family: ProtocolFamily) async throws
     {
         let address = Mutex("")

@@ -21,7 +21,7 @@ package enum ProbeRoutes {
         router.add(.GET, "/load", .probe) { _, response in
             var body = ByteBuffer()
             body.appendLiteral("{\"server_load\":")
-            body.appendJSONInt(context.metrics.serverLoad)
+            body.appendJSONInt(context.metrics.totalServerLoad())
             body.appendLiteral("}")
             response.sendJSON(body)
         }

@@ -9,10 +9,17 @@ package struct FrontendCommandLine: Equatable, Sendable {
     package var listenDescriptor: Int32
     package var input: Endpoint
     package var output: Endpoint
+    /// Pipe to tell the bound input and output addresses over.
+    package var addressDescriptor: Int32?
     package var coordinatorAddress: String?
     package var engineStartIndex = 0
     package var engineCount = 1
     package var dataParallelSize: Int
+    /// Which of `clientCount` frontends this is.
+    package var clientIndex = 0
+    package var clientCount = 1
+    /// Where the frontends of one service keep their metrics, so that each can show the sums.
+    package var metricsDirectory: String?
     package var argumentsJSON: String
 
     /// What the words ask for.
@@ -24,8 +31,9 @@ package struct FrontendCommandLine: Equatable, Sendable {
 
     private static let options = [
         "--listen-fd", "--input-address", "--output-address", "--input-listener-fd", "--output-listener-fd",
-        "--grpc-listen-fd", "--coordinator-address", "--engine-start-index", "--engine-count", "--data-parallel-size",
-        "--args-json",
+        "--address-fd", "--grpc-listen-fd", "--coordinator-address", "--engine-start-index", "--engine-count",
+        "--data-parallel-size",
+        "--client-index", "--client-count", "--metrics-directory", "--args-json",
     ]
 
     /// - Parameter words: what follows `frontend`.
@@ -68,6 +76,7 @@ package struct FrontendCommandLine: Equatable, Sendable {
         listenDescriptor = listen
         input = try Self.endpoint(values, "--input-listener-fd", "--input-address")
         output = try Self.endpoint(values, "--output-listener-fd", "--output-address")
+        addressDescriptor = try Self.descriptor(values, "--address-fd")
         coordinatorAddress = values["--coordinator-address"]
         engineCount = try Self.int(values, "--engine-count", in: 1...65_536) ?? 1
         engineStartIndex = try Self.int(values, "--engine-start-index", in: 0...65_535) ?? 0
@@ -77,6 +86,10 @@ package struct FrontendCommandLine: Equatable, Sendable {
         guard end <= dataParallelSize else {
             throw UsageError("--engine-start-index plus --engine-count is above --data-parallel-size")
         }
+        clientCount = try Self.int(values, "--client-count", in: 1...65_536) ?? 1
+        clientIndex = try Self.int(values, "--client-index", in: 0...65_535) ?? 0
+        guard clientIndex < clientCount else { throw UsageError("--client-index is not below --client-count") }
+        metricsDirectory = values["--metrics-directory"]
     }
 
     private static func endpoint(
@@ -116,6 +129,7 @@ package struct FrontendCommandLine: Equatable, Sendable {
                                    (--input-listener-fd N --output-listener-fd N |
                                     --input-address A --output-address A)
                                    [--engine-start-index N] [--engine-count N] [--data-parallel-size N]
+                                   [--client-index N --client-count N] [--metrics-directory PATH]
                                    [--coordinator-address A] --args-json JSON
 
         Answers the OpenAI API on an inherited socket and lets vLLM engines do the work. It is started by a
@@ -128,12 +142,18 @@ package struct FrontendCommandLine: Equatable, Sendable {
           --output-listener-fd N    engines' output (ZeroMQ PULL): likewise
           --input-address A         instead of the two: addresses to bind, ipc://PATH or tcp://HOST:PORT
           --output-address A
-          --coordinator-address A   publisher of the data-parallel coordinator
+          --address-fd N            pipe to tell them over once they are bound (for port 0), as a JSON object
+          --coordinator-address A   publisher of the data-parallel coordinator: loads and waves
 
         engines
           --engine-start-index N    rank of the first engine of this frontend (default 0)
           --engine-count N          number of engines (default 1)
           --data-parallel-size N    engines of the whole deployment (default: start index plus count)
+
+        several frontends of one service
+          --client-index N          which of them this is (default 0)
+          --client-count N          how many there are (default 1)
+          --metrics-directory PATH  shared by them: /metrics and /load of each show the sums over all
 
         server
           --args-json JSON          arguments of `vllm serve` that differ from their defaults, under their

@@ -1,6 +1,7 @@
 import EngineClient
 import EngineProtocol
 import Glibc
+import JSONBytes
 import Logging
 import Metrics
 import NIOCore
@@ -57,7 +58,8 @@ package struct FrontendProgram {
         let startTime = WallClockTime.seconds()
         let metrics = FrontendMetrics(
             modelName: configuration.servedModelNames[0],
-            engineCount: commandLine.engineStartIndex + commandLine.engineCount, startTime: startTime)
+            engineCount: commandLine.engineStartIndex + commandLine.engineCount, startTime: startTime,
+            memory: metricMemory())
         let context = ServerContext(
             configuration: configuration, engine: engine, metrics: metrics, group: group, startTime: startTime)
         observe(engine, metrics, events)
@@ -101,6 +103,13 @@ package struct FrontendProgram {
         }
     }
 
+    private func metricMemory() -> MetricMemory {
+        guard let directory = commandLine.metricsDirectory else { return MetricMemory() }
+        if let memory = MetricMemory(directory: directory, index: commandLine.clientIndex) { return memory }
+        logger.error("no metrics can be kept in \(directory): /metrics shows this process alone")
+        return MetricMemory()
+    }
+
     private func startEngineClient() throws -> EngineClient {
         func endpoint(_ endpoint: FrontendCommandLine.Endpoint) -> EngineClientConfiguration.Endpoint {
             switch endpoint {
@@ -113,10 +122,22 @@ package struct FrontendProgram {
         settings.engineStartIndex = commandLine.engineStartIndex
         settings.engineCount = commandLine.engineCount
         settings.coordinatorAddress = commandLine.coordinatorAddress
+        settings.clientIndex = commandLine.clientIndex
+        settings.clientCount = commandLine.clientCount
         settings.readyTimeout = .seconds(configuration.engineReadyTimeout)
         let client = try EngineClient(configuration: settings, logger: logger)
-        try client.start()
+        let (input, output) = try client.start()
+        if let descriptor = commandLine.addressDescriptor { report(input, output, to: descriptor) }
         return client
+    }
+
+    /// Tells the supervisor where engines can reach this frontend.
+    private func report(_ input: String, _ output: String, to descriptor: Int32) {
+        let object = JSONObject([("input_address", .string(input)), ("output_address", .string(output))])
+        let bytes = Array(JSONValue.object(object).serialized().utf8)
+        // Far below what a pipe takes at once.
+        if write(descriptor, bytes, bytes.count) != bytes.count { logger.error("the addresses could not be told") }
+        close(descriptor)
     }
 
     /// Connects the engines' news with metrics, log and main thread.

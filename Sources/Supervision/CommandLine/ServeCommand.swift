@@ -84,6 +84,12 @@ package struct ServeCommand: ParsableCommand {
                 .usage,
                 "--frontend python with --data-parallel-size above 1 needs a coordinator, which is not there yet")
         }
+        if supervisor.apiServerCount > 1, kind != .swift, kind != .python {
+            throw SupervisionError(
+                .usage,
+                "--api-server-count \(supervisor.apiServerCount): vLLM's Rust frontend is made to be one process "
+                    + "(with threads); use --frontend swift or python")
+        }
         let program = try Binaries.frontend(
             kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
         let model = try model ?? Binaries.defaultModel(explicit: nil)
@@ -98,6 +104,7 @@ package struct ServeCommand: ParsableCommand {
         configuration.frontendContract = try FrontendContract(
             of: kind, program: program, release: supervisor.frontendVersion)
         configuration.servedModelNames = frontend.servedModelName
+        configuration.apiServerCount = supervisor.apiServerCount
         configuration.dataParallelSize = supervisor.dataParallelSize
         configuration.host = listen.host
         configuration.port = listen.port

@@ -39,6 +39,9 @@ package struct SupervisorOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Seconds that open requests may take to finish after a stop signal.", valueName: "s"))
     package var shutdownTimeout: SecondsOption?
 
+    @Option(help: "Number of frontend processes on the one port; swift and python.")
+    package var apiServerCount: Int = 1
+
     @Option(help: "Number of engines, each with the whole model; requests are spread over them.")
     package var dataParallelSize: Int = 1
 
@@ -47,6 +50,9 @@ package struct SupervisorOptions: ParsableArguments {
     package mutating func validate() throws {
         guard (1...64).contains(dataParallelSize) else {
             throw ValidationError("--data-parallel-size must be from 1 to 64")
+        }
+        guard (1...64).contains(apiServerCount) else {
+            throw ValidationError("--api-server-count must be from 1 to 64")
         }
         guard restart != .onFailure else {
             throw ValidationError("--restart on-failure (of engines) is not supported yet; see --restart-frontend")

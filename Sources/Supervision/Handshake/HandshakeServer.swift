@@ -114,7 +114,7 @@ package final class HandshakeServer {
     /// - Returns: false when a stop signal arrived first.
     /// - Throws: what went wrong: a process ended, a protocol violation, the timeout.
     package func run(
-        engines: EngineProcessManager?, frontends: FrontendProcessManager?, signals: SignalSource?, timeout: Duration
+        engines: EngineProcessManager?, frontends: (any FrontendManager)?, signals: SignalSource?, timeout: Duration
     ) throws -> Bool {
         let start = ContinuousClock.now
         var nextReport = start + .seconds(10)

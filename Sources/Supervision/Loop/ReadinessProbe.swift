@@ -8,6 +8,7 @@ package final class ReadinessProbe {
     private let listener: HTTPListener
     private let loop: EventLoop
     private let encrypted: Bool
+    private let isComplete: () -> Bool
     private let onReady: () -> Void
     private var connection: FileDescriptor?
     private var answer: [UInt8] = []
@@ -16,7 +17,12 @@ package final class ReadinessProbe {
     package var isEnabled = false
 
     /// - Parameter encrypted: the frontend speaks TLS; then listening is all that can be seen from here.
-    package init(_ listener: HTTPListener, loop: EventLoop, encrypted: Bool, onReady: @escaping () -> Void) {
+    /// - Parameter isComplete: asked after a good answer: it may have come from one of several frontends.
+    package init(
+        _ listener: HTTPListener, loop: EventLoop, encrypted: Bool, isComplete: @escaping () -> Bool = { true },
+        onReady: @escaping () -> Void
+    ) {
+        self.isComplete = isComplete
         self.listener = listener
         self.loop = loop
         self.encrypted = encrypted
@@ -84,6 +90,8 @@ package final class ReadinessProbe {
     }
 
     private func succeed() {
+        loop.cancel(timer)
+        guard isComplete() else { return retry() }
         stop()
         onReady()
     }

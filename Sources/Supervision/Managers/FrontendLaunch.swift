@@ -93,6 +93,12 @@ package enum FrontendTransport {
         }
     }
 
+    /// Port 0: only the frontend knows what it got.
+    package var isChosenByTheFrontend: Bool {
+        guard case .addresses(let input, let output) = self else { return false }
+        return [input, output].contains { $0.hasPrefix("tcp://") && $0.hasSuffix(":0") }
+    }
+
     /// Closes our copies of the descriptors.
     package func close() {
         guard case .listeners(let input, let output) = self else { return }
@@ -111,6 +117,11 @@ package struct FrontendLaunch {
     package var engineCount = 1
     package var dataParallelSize = 1
     package var coordinatorAddress: String?
+    /// Which of `clientCount` frontends this is.
+    package var clientIndex = 0
+    package var clientCount = 1
+    /// Where several frontends keep their metrics, so that each can show the sums.
+    package var metricsDirectory: String?
     /// The HTTP address, for the Python server's log.
     package var servedAddress = ""
     /// Non-default arguments under vLLM's attribute names, plus `model_tag` and the timeouts.
@@ -128,6 +139,9 @@ package struct FrontendLaunch {
         self.environment = environment
     }
 
+    /// Name of the process in logs.
+    var processName: String { clientCount > 1 ? "\(kind.processName)_\(clientIndex)" : kind.processName }
+
     /// The words after the program, in vLLM's order.
     package func commandLine(listenDescriptor: Int32, transport: [String], argumentsJSON: String) -> [String] {
         var words = ["frontend", "--listen-fd", String(listenDescriptor)] + transport
@@ -135,6 +149,10 @@ package struct FrontendLaunch {
         words += ["--engine-count", String(engineCount)]
         if contract.knowsDataParallelSize { words += ["--data-parallel-size", String(dataParallelSize)] }
         if let coordinatorAddress { words += ["--coordinator-address", coordinatorAddress] }
+        if clientCount > 1 {
+            words += ["--client-index", String(clientIndex), "--client-count", String(clientCount)]
+            if let metricsDirectory { words += ["--metrics-directory", metricsDirectory] }
+        }
         return words + ["--args-json", argumentsJSON]
     }
 }

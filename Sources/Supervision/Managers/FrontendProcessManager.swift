@@ -1,13 +1,15 @@
 import Glibc
 import Logging
 
-/// A single frontend process (vLLM: `RustFrontendProcessManager`): swift, rust, or any program with that command line.
+/// One frontend process (vLLM: `RustFrontendProcessManager`): swift, rust, or any program with that command line.
 ///
 /// It inherits the HTTP socket and, from contract 0.32 on, its two listeners for engines. Our copies stay open, so that
 /// a successor can be started on the same addresses.
-package final class FrontendProcessManager {
+package final class FrontendProcessManager: FrontendManager {
     package private(set) var children: [SupervisedProcess] = []
-    package let transport: FrontendTransport
+    package private(set) var transport: FrontendTransport
+    /// Where the child tells the addresses that it has bound, if it has to.
+    private(set) var addressReport: AddressReport?
     /// How often a crashed frontend was replaced.
     package private(set) var restarts = 0
     private let launch: FrontendLaunch
@@ -29,12 +31,15 @@ package final class FrontendProcessManager {
 
     deinit { shutdown(timeout: nil) }
 
-    package var processes: [SubprocessWrapper] { children.map(\.process) }
     package var kind: FrontendKind { launch.kind }
+    package var transports: [FrontendTransport] { [transport] }
 
-    /// The first frontend that has ended.
-    package func firstExited() -> SupervisedProcess? {
-        children.first { !$0.process.isAlive }
+    package func restart(_ child: SupervisedProcess) throws { try restart() }
+
+    /// From now on these are the child's addresses, and its successors'.
+    func adopt(input: String, output: String) {
+        transport = .addresses(input: input, output: output)
+        addressReport = nil
     }
 
     /// Starts a successor of a frontend that has ended, on the same socket and listeners. Engines reconnect to it.
@@ -51,14 +56,18 @@ package final class FrontendProcessManager {
 
     private func start() throws {
         var request = SpawnRequest(
-            name: launch.kind.processName, executable: launch.executable, arguments: [],
+            name: launch.processName, executable: launch.executable, arguments: [],
             environment: launch.environment)
         let death = request.inherit(factory.deathDescriptor)
         request.environment[OrphanGuard.deathDescriptorVariable] = String(death)
         let listenDescriptor = request.inherit(listener.descriptor.rawValue)
         let words = try commandLine(listenDescriptor: listenDescriptor, request: &request)
         request.arguments = words(launch.arguments.json)
+        if let metricsDirectory = launch.metricsDirectory, launch.kind == .python {
+            request.environment["PROMETHEUS_MULTIPROC_DIR"] = metricsDirectory
+        }
         let child = try factory.start(request)
+        addressReport?.spawned()
         children = [child]
         request.arguments = words(launch.arguments.redactedJSON)
         factory.logger.info(
@@ -94,17 +103,20 @@ package final class FrontendProcessManager {
                     argumentsJSON: json)
             }
         case .addresses(let input, let output):
+            var words = ["--input-address", input, "--output-address", output]
+            if transport.isChosenByTheFrontend {
+                let report = try AddressReport(loop: factory.loop)
+                addressReport = report
+                words += ["--address-fd", String(request.inherit(report.childEnd))]
+            }
             return { json in
-                launch.commandLine(
-                    listenDescriptor: listenDescriptor,
-                    transport: ["--input-address", input, "--output-address", output], argumentsJSON: json)
+                launch.commandLine(listenDescriptor: listenDescriptor, transport: words, argumentsJSON: json)
             }
         }
     }
 
-    /// SIGTERM, at least 5 s of grace, then SIGKILL of the tree. Idempotent. Returns the names of those killed.
     @discardableResult
-    package func shutdown(timeout: Duration?, isInterrupted: () -> Bool = { false }) -> [String] {
+    package func shutdown(timeout: Duration?, isInterrupted: () -> Bool) -> [String] {
         let killed = shutdownSubprocesses(
             processes, timeout: timeout, on: factory.loop, logger: factory.logger, isInterrupted: isInterrupted)
         for child in children { child.log.close() }

@@ -11,7 +11,8 @@ extension FrontendLaunch {
             "--listen-fd", String(listenDescriptor), "--listen-address", servedAddress,
             "--input-listener-fd", String(inputDescriptor), "--input-address", inputAddress,
             "--output-listener-fd", String(outputDescriptor), "--output-address", outputAddress,
-        ]
+            "--client-index", String(clientIndex), "--client-count", String(clientCount),
+        ] + (coordinatorAddress.map { ["--stats-update-address", $0] } ?? [])
     }
 }
 
@@ -39,6 +40,9 @@ package let pythonFrontendScript = """
         for name in ("input", "output"):
             parser.add_argument(f"--{name}-listener-fd", type=int)
             parser.add_argument(f"--{name}-address")
+        parser.add_argument("--client-index", type=int)
+        parser.add_argument("--client-count", type=int)
+        parser.add_argument("--stats-update-address")
         return parser.parse_args()
 
 
@@ -76,16 +80,20 @@ package let pythonFrontendScript = """
         if getattr(args, "model_tag", None) is not None:
             args.model = args.model_tag
         validate_parsed_serve_args(args)
-        multiprocessing.current_process().name = "ApiServer"  # the name in its log lines
+        client_config = {
+            "input_address": launch.input_address,
+            "output_address": launch.output_address,
+            "input_listener": socket.socket(fileno=launch.input_listener_fd),
+            "output_listener": socket.socket(fileno=launch.output_listener_fd),
+            "client_count": launch.client_count,
+            "client_index": launch.client_index,
+        }
+        if launch.stats_update_address:
+            client_config["stats_update_address"] = launch.stats_update_address
+        # The name in its log lines.
+        multiprocessing.current_process().name = "ApiServer" + (f"_{launch.client_index}" if launch.client_count > 1 else "")
         run_api_server_worker_proc(
-            launch.listen_address, socket.socket(fileno=launch.listen_fd), args, client_config={
-                "input_address": launch.input_address,
-                "output_address": launch.output_address,
-                "input_listener": socket.socket(fileno=launch.input_listener_fd),
-                "output_listener": socket.socket(fileno=launch.output_listener_fd),
-                "client_count": 1,
-                "client_index": 0,
-            })
+            launch.listen_address, socket.socket(fileno=launch.listen_fd), args, client_config=client_config)
 
 
     if __name__ == "__main__":

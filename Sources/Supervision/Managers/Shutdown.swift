@@ -81,7 +81,7 @@ package enum Completion: Equatable, Sendable {
 /// - Parameter frontends: asked again after every wake-up, for they may be exchanged meanwhile.
 /// - Parameter frontendExited: may decide to replace a frontend that has ended; true = it did or will, go on waiting.
 package func waitForCompletionOrFailure(
-    frontends current: @autoclosure () -> FrontendProcessManager, engines: EngineProcessManager?,
+    frontends current: @autoclosure () -> any FrontendManager, engines: EngineProcessManager?,
     coordinator: SubprocessWrapper? = nil,
     signals: SignalSource, on loop: EventLoop, frontendExited: (SupervisedProcess) -> Bool = { _ in false }
 ) -> Completion {
@@ -106,8 +106,12 @@ package func waitForCompletionOrFailure(
             return .processExited(
                 name: coordinator.name, pid: coordinator.pid, exit: coordinator.exitDescription)
         }
-        if let frontend = current().firstExited(), !replaced.contains(frontend.process.pid) {
-            guard frontendExited(frontend) else {
+        if let frontend = current().children.first(where: {
+            !$0.process.isAlive && !replaced.contains($0.process.pid)
+        }) {
+            // One of several may leave on its own terms.
+            let isExpected = frontend.process.exitCode == 0 && current().processes.contains { $0.isAlive }
+            guard isExpected || frontendExited(frontend) else {
                 return .processExited(
                     name: frontend.name, pid: frontend.process.pid, exit: frontend.process.exitDescription)
             }

@@ -58,6 +58,15 @@ package struct RuntimeDirectory {
         return path
     }
 
+    /// Makes a folder inside and returns its path.
+    package func createFolder(_ name: String) throws -> String {
+        let path = file(name)
+        guard mkdir(path, 0o700) == 0 || errno == EEXIST else {
+            throw SupervisionError(.failure, "cannot create \(path): \(describeErrno(errno))")
+        }
+        return path
+    }
+
     /// Notes which HTTP address this run holds, for others that find the port taken before anybody listens on it.
     package func note(httpAddress: String) throws {
         try write(httpAddress, to: Self.addressFile)

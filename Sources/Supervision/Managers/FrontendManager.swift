@@ -1,0 +1,26 @@
+/// The frontends of a service, be it one or several: what waiting, restarting and stopping need to know.
+package protocol FrontendManager: AnyObject {
+    var children: [SupervisedProcess] { get }
+    var kind: FrontendKind { get }
+    /// The engine side, by client index.
+    var transports: [FrontendTransport] { get }
+    /// How often a crashed frontend was replaced.
+    var restarts: Int { get }
+
+    /// Starts a successor of a frontend that has ended, on the same socket and listeners.
+    func restart(_ child: SupervisedProcess) throws
+
+    /// SIGTERM, at least 5 s of grace, then SIGKILL of the tree. Idempotent. Returns the names of those killed.
+    @discardableResult
+    func shutdown(timeout: Duration?, isInterrupted: () -> Bool) -> [String]
+}
+
+extension FrontendManager {
+    package var processes: [SubprocessWrapper] { children.map(\.process) }
+
+    /// The first frontend that has ended.
+    package func firstExited() -> SupervisedProcess? { children.first { !$0.process.isAlive } }
+
+    @discardableResult
+    package func shutdown(timeout: Duration?) -> [String] { shutdown(timeout: timeout, isInterrupted: { false }) }
+}
