@@ -33,13 +33,23 @@ TEST_P(ElementWise, RmsNormMatches) {
     for (const int n : lengths) {
         const std::vector<float> x = random_floats(n, 1), weight = random_floats(n, 2);
         std::vector<float> actual(x.size()), expected(x.size());
-        kernels().rms_norm(x.data(), weight.data(), n, 1e-6f, actual.data(), Storage::f32);
-        reference().rms_norm(x.data(), weight.data(), n, 1e-6f, expected.data(), Storage::f32);
+        kernels().rms_norm(x.data(), weight.data(), n, 1e-6f, actual.data(), Storage::f32, Storage::f32);
+        reference().rms_norm(x.data(), weight.data(), n, 1e-6f, expected.data(), Storage::f32, Storage::f32);
         for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-5f) << n;
         std::vector<uint16_t> narrow(x.size() + 1, 0x1234);
-        kernels().rms_norm(x.data(), weight.data(), n, 1e-6f, narrow.data(), Storage::bf16);
+        kernels().rms_norm(x.data(), weight.data(), n, 1e-6f, narrow.data(), Storage::bf16, Storage::f32);
         for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(narrow[i], float_to_bf16(actual[i])) << n;
         EXPECT_EQ(narrow.back(), 0x1234);
+        const std::vector<float> ones(x.size(), 1.0f);
+        std::vector<float> plain(x.size());
+        kernels().rms_norm(x.data(), ones.data(), n, 1e-6f, plain.data(), Storage::f32, Storage::f32);
+        constexpr Storage rounded = Storage::bf16_in_f32;
+        kernels().rms_norm(x.data(), weight.data(), n, 1e-6f, actual.data(), rounded, rounded);
+        kernels().rms_norm(x.data(), weight.data(), n, 1e-6f, narrow.data(), Storage::bf16, rounded);
+        for (size_t i = 0; i < x.size(); ++i) {
+            EXPECT_EQ(actual[i], bf16_rounded(bf16_rounded(plain[i]) * weight[i])) << n;
+            EXPECT_EQ(narrow[i], float_to_bf16(actual[i])) << n;
+        }
     }
 }
 
@@ -47,9 +57,12 @@ TEST_P(ElementWise, RopeMatches) {
     for (const int half : {1, 4, 8, 12, 16, 20, 32, 64}) {
         const std::vector<float> cosine = random_floats(half, 3), sine = random_floats(half, 4);
         std::vector<float> actual = random_floats(2 * half, 5), expected = actual;
-        kernels().rope(actual.data(), cosine.data(), sine.data(), half);
-        reference().rope(expected.data(), cosine.data(), sine.data(), half);
+        std::vector<float> rounded = actual;
+        kernels().rope(actual.data(), cosine.data(), sine.data(), half, Storage::f32);
+        reference().rope(expected.data(), cosine.data(), sine.data(), half, Storage::f32);
         for (size_t i = 0; i < actual.size(); ++i) EXPECT_NEAR(actual[i], expected[i], 1e-5f) << half;
+        kernels().rope(rounded.data(), cosine.data(), sine.data(), half, Storage::bf16_in_f32);
+        for (size_t i = 0; i < actual.size(); ++i) EXPECT_EQ(rounded[i], bf16_rounded(actual[i])) << half;
     }
 }
 

@@ -18,7 +18,7 @@ std::vector<float> random_floats(size_t n, unsigned seed) {
     return out;
 }
 
-float stored(float x, Storage storage) { return storage == Storage::bf16 ? bf16_to_float(float_to_bf16(x)) : x; }
+float stored(float x, Storage storage) { return storage == Storage::bf16 ? bf16_rounded(x) : x; }
 
 struct Shape {
     int rows, n, k;
@@ -69,6 +69,10 @@ class Example {
     }
 
     const Product& product() const { return product_; }
+    void round_results() { product_.results = Storage::bf16_in_f32; }
+    float before(int row, int column) const {
+        return before_[static_cast<size_t>(row) * product_.ldo + static_cast<size_t>(column)];
+    }
 
     // Largest difference from double precision, over the largest result.
     double error() {
@@ -167,6 +171,29 @@ TEST_P(Products, MatchDoublePrecisionForEveryTileHeightAndShape) {
             }
         }
     }
+}
+
+TEST_P(Products, RoundedSumsAreTheExactOnesRounded) {
+    constexpr int rows = 5, n = 70, k = 64;
+    for (const Epilogue epilogue : {Epilogue::store, Epilogue::add}) {
+        Example exact({rows, n, k}, weights(), activations(), Epilogue::store, true);
+        Example rounded({rows, n, k}, weights(), activations(), epilogue, true);
+        rounded.round_results();
+        kernels().product(exact.product(), 0, PackedMatrix::panels_of(n));
+        kernels().product(rounded.product(), 0, PackedMatrix::panels_of(n));
+        for (int r = 0; r < rows; ++r) {
+            for (int c = 0; c < n; ++c) {
+                const float before = epilogue == Epilogue::add ? rounded.before(r, c) : 0.0f;
+                const auto column = static_cast<size_t>(c);
+                ASSERT_EQ(rounded.row(r)[column], bf16_rounded(exact.row(r)[column]) + before);
+            }
+        }
+    }
+    Example gated({rows, 64, k}, weights(), activations(), Epilogue::silu_mul, true);
+    gated.round_results();
+    kernels().product(gated.product(), 0, PackedMatrix::panels_of(64));
+    EXPECT_LE(gated.error(), 1e-2);
+    for (const float x : gated.row(0)) EXPECT_EQ(x, bf16_rounded(x));
 }
 
 TEST_P(Products, ARowHasTheSameBitsWhateverIsComputedWithIt) {

@@ -18,7 +18,7 @@ void query_keys(const typename T::Left* queries, int head_dim, const typename T:
     constexpr int at_once = R * kv_tile_vectors * 4 <= vec_registers   ? 4
                             : R * kv_tile_vectors * 2 <= vec_registers ? 2
                                                                        : 1;
-    const size_t stride = static_cast<size_t>(T::query_planes) * static_cast<size_t>(head_dim);
+    const auto stride = static_cast<size_t>(head_dim);
     for (int tile = 0; tile < tiles_per_pass; tile += at_once) {
         Vec acc[at_once][R][kv_tile_vectors];
         for (int t = 0; t < at_once; ++t) {
@@ -28,10 +28,8 @@ void query_keys(const typename T::Left* queries, int head_dim, const typename T:
         }
         for (int d = 0; d < head_dim; d += T::k_step) {
             for (int t = 0; t < at_once; ++t) {
-                for (int plane = 0; plane < T::query_planes; ++plane) {
-                    T::template accumulate<R, kv_tile_vectors>(acc[t], queries + plane * head_dim + d, stride,
-                                                               keys[tile + t] + d * kv_tile_tokens);
-                }
+                T::template accumulate<R, kv_tile_vectors>(acc[t], queries + d, stride,
+                                                           keys[tile + t] + d * kv_tile_tokens);
             }
         }
         for (int t = 0; t < at_once; ++t) {
@@ -44,7 +42,26 @@ void query_keys(const typename T::Left* queries, int head_dim, const typename T:
     }
 }
 
-// out[R][head_dim] += weights[R][softmax_tokens] times the values of `tiles` KV tiles, C vectors of columns from d on.
+// Attention weights as the left operand of a product with values. Bf16 dot products take them as a sum of two bf16
+// numbers (planes): vLLM keeps them in float, and one rounding would be the largest error of attention.
+template <typename T>
+constexpr int weight_stride = T::weight_planes* softmax_tokens;
+
+template <typename T>
+void split_weights(const float* row, typename T::Left* out) {
+    if constexpr (T::weight_planes == 1) {
+        convert(row, softmax_tokens, out, Storage::f32);
+    } else {
+        for (int c = 0; c < softmax_tokens; c += vec_width) {
+            const Vec weight = load(row + c);
+            store_bf16(out + c, weight);
+            store_bf16(out + softmax_tokens + c, sub(weight, round_to_bf16(weight)));
+        }
+    }
+}
+
+// out[R][head_dim] += weights[R][planes][softmax_tokens] times the values of `tiles` KV tiles, C vectors of columns
+// from d on.
 template <typename T, int R, int C>
 [[gnu::always_inline]] inline void weigh_columns(const typename T::Left* weights,
                                                  const typename T::Right* const* values, int tiles, int head_dim, int d,
@@ -54,8 +71,10 @@ template <typename T, int R, int C>
         for (int c = 0; c < C; ++c) acc[r][c] = load(out + r * head_dim + d + c * vec_width);
     }
     for (int tile = 0; tile < tiles; ++tile) {
-        multiply<T, R, C>(acc, weights + tile * kv_tile_tokens, softmax_tokens, values[tile] + d * T::lane,
-                          static_cast<size_t>(head_dim), kv_tile_tokens);
+        for (int plane = 0; plane < T::weight_planes; ++plane) {
+            multiply<T, R, C>(acc, weights + plane * softmax_tokens + tile * kv_tile_tokens, weight_stride<T>,
+                              values[tile] + d * T::lane, static_cast<size_t>(head_dim), kv_tile_tokens);
+        }
     }
     for (int r = 0; r < R; ++r) {
         for (int c = 0; c < C; ++c) store(out + r * head_dim + d + c * vec_width, acc[r][c]);
@@ -104,27 +123,6 @@ AttentionSteps<T> attention_steps_for(int rows) {
 #endif
     };
     return table[rows - 1];
-}
-
-size_t query_bytes(Storage cache) {
-    if (cache == Storage::f32) return sizeof(float);
-    return static_cast<size_t>(Bf16Tile::query_planes) * storage_bytes(Bf16Tile::storage);
-}
-
-void convert_query(const float* x, int n, int padded, void* out, Storage cache) {
-#if defined(ENGINE_BF16_DOT)
-    if (cache == Storage::bf16) {
-        auto* high = static_cast<uint16_t*>(out);
-        uint16_t* low = high + padded;
-        for (int d = 0; d < padded; ++d) {
-            high[d] = d < n ? float_to_bf16(x[d]) : uint16_t{0};
-            low[d] = d < n ? float_to_bf16(x[d] - bf16_to_float(high[d])) : uint16_t{0};
-        }
-        return;
-    }
-#endif
-    static_cast<void>(cache);
-    for (int d = 0; d < padded; ++d) static_cast<float*>(out)[d] = d < n ? x[d] : 0.0f;
 }
 
 // Scores of one row at tokens [first, first + softmax_tokens) to weights; keeps the row's running maximum and sum and
@@ -177,7 +175,7 @@ void attend_rows(const AttentionTile& a) {
     const size_t tile_elements = static_cast<size_t>(kv_tile_tokens) * static_cast<size_t>(a.head_dim);
     const size_t values_offset = static_cast<size_t>(a.block_tokens) * static_cast<size_t>(a.head_dim);
     alignas(64) float scores[attention_rows * softmax_tokens];
-    alignas(64) typename T::Left weights[attention_rows * softmax_tokens];
+    alignas(64) typename T::Left weights[attention_rows * weight_stride<T>];
     const auto* queries = static_cast<const typename T::Left*>(a.queries);
     for (int first = a.begin; first < a.end; first += softmax_tokens) {
         const typename T::Right* keys[tiles_per_pass];
@@ -197,7 +195,7 @@ void attend_rows(const AttentionTile& a) {
         for (int r = 0; r < a.rows; ++r) {
             float* row = scores + r * softmax_tokens;
             softmax_row(row, a, r, first, a.out + r * a.head_dim);
-            convert(row, softmax_tokens, weights + r * softmax_tokens, T::storage);
+            split_weights<T>(row, weights + r * weight_stride<T>);
         }
         steps.weigh_values(weights, values, tiles, a.head_dim, a.out);
     }
@@ -208,7 +206,7 @@ void attend(const AttentionTile& a) {
         AttentionTile part = a;
         part.rows = a.rows - first < attention_rows ? a.rows - first : attention_rows;
         const size_t offset = static_cast<size_t>(first) * static_cast<size_t>(a.head_dim);
-        part.queries = static_cast<const std::byte*>(a.queries) + offset * query_bytes(a.storage);
+        part.queries = static_cast<const std::byte*>(a.queries) + offset * storage_bytes(activation_storage(a.storage));
         part.positions = a.positions + first;
         part.out = a.out + offset;
         part.maximum = a.maximum + first;

@@ -17,6 +17,8 @@ namespace blas_engine {
     return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+[[gnu::always_inline]] inline float bf16_rounded(float value) { return bf16_to_float(float_to_bf16(value)); }
+
 [[gnu::always_inline]] inline float f16_to_float(uint16_t value) {
     const uint32_t sign = static_cast<uint32_t>(value & 0x8000u) << 16;
     const uint32_t exponent = value >> 10 & 0x1fu;

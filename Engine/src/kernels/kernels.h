@@ -11,8 +11,9 @@
 
 namespace blas_engine {
 
-// How numbers are stored. Arithmetic is always in float.
-enum class Storage { bf16, f32 };
+// How numbers are stored. Arithmetic is always in float. `bf16_in_f32` are floats of bf16 precision: what vLLM holds in
+// a bf16 tensor and we in a float buffer; weights and caches are never stored like that.
+enum class Storage { bf16, f32, bf16_in_f32 };
 
 constexpr size_t storage_bytes(Storage storage) { return storage == Storage::bf16 ? 2 : 4; }
 
@@ -41,8 +42,10 @@ struct Product {
     int rows = 0;
     const void* weights = nullptr;
     Storage storage = Storage::bf16;
-    int n = 0;                    // output columns (for silu_mul: gate and up together)
-    int k = 0;                    // input columns
+    int n = 0;  // output columns (for silu_mul: gate and up together)
+    int k = 0;  // input columns
+    // bf16_in_f32: sums (with bias) are rounded before the epilogue, silu(gate) before it is multiplied with up.
+    Storage results = Storage::f32;
     const float* bias = nullptr;  // n floats rounded up to whole panels, in panel order, or null
     Epilogue epilogue = Epilogue::store;
     void* out = nullptr;  // rows of `ldo` elements
@@ -54,7 +57,7 @@ struct Product {
 //   keys    per 16 tokens: [head_dim / 2][16 tokens][2] bf16, or [head_dim][16 tokens] float
 //   values  per 16 tokens: [8 token pairs][head_dim][2] bf16, or [16 tokens][head_dim] float
 struct AttentionTile {
-    const void* queries = nullptr;    // rows of convert_query(), contiguous
+    const void* queries = nullptr;    // rows of head_dim activations, contiguous
     const int* positions = nullptr;   // of each row
     int rows = 0;                     // <= max_tile_rows
     int head_dim = 0;                 // multiple of 16
@@ -74,7 +77,8 @@ struct AttentionTile {
 
 struct Kernels {
     Isa isa = Isa::scalar;
-    // Storage of activations that go into a product with bf16 weights; with float weights it is always float.
+    // Storage of activations that go into a product with bf16 weights, and of queries to a bf16 cache: bf16, or f32 for
+    // floats of any precision. With float weights it is always f32.
     Storage bf16_activations = Storage::f32;
 
     // Columns [panel_begin, panel_end) x 32 of a product.
@@ -83,16 +87,12 @@ struct Kernels {
     void (*finish)(const Product&, int panel, const float* sums, size_t lds) = nullptr;
     // Panels [panel_begin, panel_end) as a row-major float matrix [k][ld], for a BLAS library.
     void (*unpack)(const Product&, int panel_begin, int panel_end, float* out, size_t ld) = nullptr;
-    // out = x / rms(x) * weight, in `storage`.
-    void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, void* out, Storage storage) = nullptr;
-    // Rotates the two halves of x[2 * half] against each other, Hugging Face order. In place.
-    void (*rope)(float* x, const float* cosine, const float* sine, int half) = nullptr;
+    // out = x / rms(x) * weight, in `storage`; x / rms(x) is rounded to `results` before.
+    void (*rms_norm)(const float* x, const float* weight, int n, float epsilon, void* out, Storage storage,
+                     Storage results) = nullptr;
+    // Rotates the two halves of x[2 * half] against each other, Hugging Face order. In place; f32 or bf16_in_f32.
+    void (*rope)(float* x, const float* cosine, const float* sine, int half, Storage storage) = nullptr;
     void (*convert)(const float* x, int n, void* out, Storage storage) = nullptr;
-    // A query head of n floats in the form that attend() takes for this kind of cache, filled up with zeros to `padded`
-    // elements of query_bytes() each. Bf16 dot products take it as a sum of two bf16 numbers: its rounding would be the
-    // largest error of the scores, and scores are what gets exponentiated.
-    size_t (*query_bytes)(Storage cache) = nullptr;
-    void (*convert_query)(const float* x, int n, int padded, void* out, Storage cache) = nullptr;
     void (*attend)(const AttentionTile&) = nullptr;
     // total = total * exp2(old_max - new_max) + part * exp2(part_max - new_max), sums alike; rows x head_dim.
     void (*merge)(float* total, float* total_max, float* total_sum, const float* part, const float* part_max,

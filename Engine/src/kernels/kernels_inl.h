@@ -5,7 +5,7 @@
 // for wider registers, could otherwise be the one the linker keeps for the whole program.
 //
 // With ENGINE_BF16_DOT the products of bf16 numbers use the bf16 dot product instruction and take bf16 activations;
-// without it bf16 weights are widened in registers and multiplied with float activations.
+// without it bf16 weights are widened in registers and multiplied with activations in floats.
 #pragma once
 
 #include "kernels/attention_inl.h"
@@ -18,15 +18,13 @@ namespace {
 constexpr Kernels make_kernels(Isa isa) {
     Kernels k;
     k.isa = isa;
-    k.bf16_activations = Bf16Tile::storage;
+    k.bf16_activations = Bf16Tile::activations;
     k.product = product;
     k.finish = finish;
     k.unpack = unpack;
     k.rms_norm = rms_norm;
     k.rope = rope;
     k.convert = convert;
-    k.query_bytes = query_bytes;
-    k.convert_query = convert_query;
     k.attend = attend;
     k.merge = merge;
     k.scale = scale;

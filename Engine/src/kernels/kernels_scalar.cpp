@@ -24,7 +24,7 @@ void store_one(void* out, size_t at, float value, Storage storage) {
     if (storage == Storage::bf16) {
         static_cast<uint16_t*>(out)[at] = float_to_bf16(value);
     } else {
-        static_cast<float*>(out)[at] = value;
+        static_cast<float*>(out)[at] = storage == Storage::f32 ? value : bf16_rounded(value);
     }
 }
 
@@ -35,13 +35,18 @@ const void* panel_at(const Product& p, int panel) {
 
 void finish_row(const Product& p, int panel, int row, const float* sums) {
     const float* bias = p.bias != nullptr ? p.bias + panel * panel_columns : nullptr;
-    const auto sum = [&](int column) { return sums[column] + (bias != nullptr ? bias[column] : 0.0f); };
+    const bool rounded = p.results == Storage::bf16_in_f32;
+    const auto sum = [&](int column) {
+        const float y = sums[column] + (bias != nullptr ? bias[column] : 0.0f);
+        return rounded ? bf16_rounded(y) : y;
+    };
     if (p.epilogue == Epilogue::silu_mul) {
         constexpr int half = panel_columns / 2;
         for (int c = 0; c < half && panel * half + c < p.n / 2; ++c) {
             const float gate = sum(c);
-            const float y = gate / (1.0f + std::exp(-gate)) * sum(half + c);
-            store_one(p.out, index(row) * p.ldo + index(panel * half + c), y, Storage::f32);
+            const float silu = gate / (1.0f + std::exp(-gate));
+            const float y = (rounded ? bf16_rounded(silu) : silu) * sum(half + c);
+            store_one(p.out, index(row) * p.ldo + index(panel * half + c), y, p.results);
         }
         return;
     }
@@ -87,24 +92,21 @@ void convert(const float* x, int n, void* out, Storage storage) {
     for (int i = 0; i < n; ++i) store_one(out, index(i), x[i], storage);
 }
 
-size_t query_bytes(Storage) { return sizeof(float); }
-
-void convert_query(const float* x, int n, int padded, void* out, Storage) {
-    for (int d = 0; d < padded; ++d) static_cast<float*>(out)[d] = d < n ? x[d] : 0.0f;
-}
-
-void rms_norm(const float* x, const float* weight, int n, float epsilon, void* out, Storage storage) {
+void rms_norm(const float* x, const float* weight, int n, float epsilon, void* out, Storage storage, Storage results) {
     float sum = 0;
     for (int i = 0; i < n; ++i) sum += x[i] * x[i];
     const float factor = 1.0f / std::sqrt(sum / static_cast<float>(n) + epsilon);
-    for (int i = 0; i < n; ++i) store_one(out, index(i), x[i] * factor * weight[i], storage);
+    for (int i = 0; i < n; ++i) {
+        const float y = x[i] * factor;
+        store_one(out, index(i), (results == Storage::f32 ? y : bf16_rounded(y)) * weight[i], storage);
+    }
 }
 
-void rope(float* x, const float* cosine, const float* sine, int half) {
+void rope(float* x, const float* cosine, const float* sine, int half, Storage storage) {
     for (int i = 0; i < half; ++i) {
         const float a = x[i], b = x[i + half];
-        x[i] = a * cosine[i] - b * sine[i];
-        x[i + half] = b * cosine[i] + a * sine[i];
+        store_one(x, index(i), a * cosine[i] - b * sine[i], storage);
+        store_one(x, index(i + half), b * cosine[i] + a * sine[i], storage);
     }
 }
 
@@ -169,8 +171,6 @@ const Kernels& scalar_kernels() {
         k.rms_norm = rms_norm;
         k.rope = rope;
         k.convert = convert;
-        k.query_bytes = query_bytes;
-        k.convert_query = convert_query;
         k.attend = attend;
         k.merge = merge;
         k.scale = scale;

@@ -58,9 +58,10 @@ inline Vec silu(Vec x) { return div(x, add(splat(1.0f), exp2(mul(x, splat(-log2e
 void finish_rows(const Product& p, int panel, int first_row, int rows, const float* sums, size_t lds) {
     const float* bias = p.bias != nullptr ? p.bias + panel * panel_columns : nullptr;
     const int column = panel * panel_columns;
+    const bool rounded = p.results == Storage::bf16_in_f32;
     if (p.epilogue == Epilogue::silu_mul) {
         constexpr int half = panel_columns / 2;
-        const Storage storage = activation_storage(p.storage);
+        const Storage storage = activation_storage(p.storage) == Storage::bf16 ? Storage::bf16 : p.results;
         const int left = p.n / 2 - panel * half;  // the last panel may be part empty
         for (int r = 0; r < rows; ++r, sums += lds) {
             const size_t at = static_cast<size_t>(first_row + r) * p.ldo + static_cast<size_t>(panel * half);
@@ -71,7 +72,12 @@ void finish_rows(const Product& p, int panel, int first_row, int rows, const flo
                     gate = add(gate, load(bias + c));
                     up = add(up, load(bias + half + c));
                 }
-                const Vec y = mul(silu(gate), up);
+                if (rounded) {
+                    gate = round_to_bf16(gate);
+                    up = round_to_bf16(up);
+                }
+                const Vec activated = silu(gate);
+                const Vec y = mul(rounded ? round_to_bf16(activated) : activated, up);
                 if (left >= half) {
                     store_as(p.out, at + static_cast<size_t>(c), y, storage);
                 } else {
@@ -90,11 +96,13 @@ void finish_rows(const Product& p, int panel, int first_row, int rows, const flo
         for (; c + vec_width <= columns; c += vec_width) {
             Vec y = load(sums + c);
             if (bias != nullptr) y = add(y, load(bias + c));
+            if (rounded) y = round_to_bf16(y);
             if (p.epilogue == Epilogue::add) y = add(y, load(out + c));
             store(out + c, y);
         }
         for (; c < columns; ++c) {
             float y = sums[c] + (bias != nullptr ? bias[c] : 0.0f);
+            if (rounded) y = bf16_rounded(y);
             if (p.epilogue == Epilogue::add) y += out[c];
             out[c] = y;
         }

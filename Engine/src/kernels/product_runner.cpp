@@ -31,7 +31,7 @@ ProductRunner::ProductRunner(ThreadPool& pool, const Kernels& kernels, BlasUse b
 // 110 (AVX-512) and 76 (AVX2), OpenBLAS 0.3.21 from unpacked panels 95 to 101; the library is further behind at fewer
 // rows.
 bool ProductRunner::use_blas(const Product& product) const {
-    if (blas_ == BlasUse::never || activations(product.storage) != Storage::f32) return false;
+    if (blas_ == BlasUse::never || activations(product.storage) == Storage::bf16) return false;
     if (blas_ == BlasUse::always) return product.rows >= blas_min_rows_scalar;
     switch (kernels_.isa) {
         case Isa::scalar:

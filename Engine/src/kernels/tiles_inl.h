@@ -17,7 +17,7 @@ constexpr float minus_infinity = -__builtin_inff();
 struct F32Tile {
     using Left = float;
     static constexpr int k_step = 1;  // k consumed per step of the right operand
-    static constexpr Storage storage = Storage::f32;
+    static constexpr Storage activations = Storage::f32;
     template <int R, int C>
     [[gnu::always_inline]] static void accumulate(Vec (&acc)[R][C], const float* x, size_t ldx, const float* w) {
         Vec b[C];
@@ -29,14 +29,14 @@ struct F32Tile {
     }
     using Right = float;
     static constexpr int lane = 1;  // elements of the right operand per column and step
-    static constexpr int query_planes = 1;
+    static constexpr int weight_planes = 1;
 };
 
 #if defined(ENGINE_BF16_DOT)
 struct Bf16Tile {
     using Left = uint16_t;
     static constexpr int k_step = 2;
-    static constexpr Storage storage = Storage::bf16;
+    static constexpr Storage activations = Storage::bf16;
     template <int R, int C>
     [[gnu::always_inline]] static void accumulate(Vec (&acc)[R][C], const uint16_t* x, size_t ldx, const uint16_t* w) {
         __m512bh b[C];
@@ -50,13 +50,13 @@ struct Bf16Tile {
     }
     using Right = uint16_t;
     static constexpr int lane = 2;
-    static constexpr int query_planes = 2;
+    static constexpr int weight_planes = 2;
 };
 #else
 struct Bf16Tile {
     using Left = float;
     static constexpr int k_step = 2;
-    static constexpr Storage storage = Storage::f32;
+    static constexpr Storage activations = Storage::f32;
     template <int R, int C>
     [[gnu::always_inline]] static void accumulate(Vec (&acc)[R][C], const float* x, size_t ldx, const uint16_t* w) {
         Vec low[C], high[C];
@@ -73,7 +73,7 @@ struct Bf16Tile {
     }
     using Right = uint16_t;
     static constexpr int lane = 2;
-    static constexpr int query_planes = 1;
+    static constexpr int weight_planes = 1;
 };
 #endif
 
@@ -95,7 +95,7 @@ inline void store_as(void* out, size_t index, Vec v, Storage storage) {
     if (storage == Storage::bf16) {
         store_bf16(static_cast<uint16_t*>(out) + index, v);
     } else {
-        store(static_cast<float*>(out) + index, v);
+        store(static_cast<float*>(out) + index, storage == Storage::f32 ? v : round_to_bf16(v));
     }
 }
 
@@ -103,12 +103,12 @@ inline void store_one(void* out, size_t index, float v, Storage storage) {
     if (storage == Storage::bf16) {
         static_cast<uint16_t*>(out)[index] = float_to_bf16(v);
     } else {
-        static_cast<float*>(out)[index] = v;
+        static_cast<float*>(out)[index] = storage == Storage::f32 ? v : bf16_rounded(v);
     }
 }
 
 // What a product with these weights takes and what silu_mul therefore makes for the next one.
-Storage activation_storage(Storage weights) { return weights == Storage::bf16 ? Bf16Tile::storage : Storage::f32; }
+Storage activation_storage(Storage weights) { return weights == Storage::bf16 ? Bf16Tile::activations : Storage::f32; }
 
 }  // namespace
 }  // namespace blas_engine

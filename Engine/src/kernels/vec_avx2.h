@@ -41,13 +41,19 @@ inline Pairs load_pairs(const uint16_t* p) { return {_mm256_loadu_si256(reinterp
 inline Vec even(Pairs p) { return _mm256_castsi256_ps(_mm256_slli_epi32(p.bits, 16)); }
 inline Vec odd(Pairs p) { return _mm256_castsi256_ps(_mm256_and_si256(p.bits, _mm256_set1_epi32(-65536))); }
 
-inline void store_bf16(uint16_t* p, Vec v) {
+// To bf16 precision: to nearest, ties to even; a NaN stays a NaN.
+inline Vec round_to_bf16(Vec v) {
     const __m256i bits = _mm256_castps_si256(v);
     const __m256i tie = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
     const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(tie, _mm256_set1_epi32(0x7fff)));
     const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    const __m256i kept = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+    const __m256i kept = _mm256_blendv_epi8(rounded, quiet, nan);
+    return _mm256_castsi256_ps(_mm256_and_si256(kept, _mm256_set1_epi32(-65536)));
+}
+
+inline void store_bf16(uint16_t* p, Vec v) {
+    const __m256i kept = _mm256_srli_epi32(_mm256_castps_si256(round_to_bf16(v)), 16);
     const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(kept), _mm256_extracti128_si256(kept, 1));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
 }

@@ -34,13 +34,19 @@ inline Pairs load_pairs(const uint16_t* p) { return {_mm512_loadu_si512(p)}; }
 inline Vec even(Pairs p) { return _mm512_castsi512_ps(_mm512_slli_epi32(p.bits, 16)); }
 inline Vec odd(Pairs p) { return _mm512_castsi512_ps(_mm512_and_si512(p.bits, _mm512_set1_epi32(-65536))); }
 
-inline void store_bf16(uint16_t* p, Vec v) {
+// To bf16 precision: to nearest, ties to even; a NaN stays a NaN.
+inline Vec round_to_bf16(Vec v) {
     const __m512i bits = _mm512_castps_si512(v);
     const __m512i tie = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(tie, _mm512_set1_epi32(0x7fff)));
     const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
     const __m512i kept = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16)));
+    return _mm512_castsi512_ps(_mm512_and_si512(kept, _mm512_set1_epi32(-65536)));
+}
+
+inline void store_bf16(uint16_t* p, Vec v) {
+    const __m512i bits = _mm512_castps_si512(round_to_bf16(v));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(bits, 16)));
 }
 
 // 2^x, relative error about 2e-7; 0 for very small x (also -inf).

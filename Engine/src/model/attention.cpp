@@ -15,7 +15,7 @@ constexpr int items_per_thread = 3;  // below this, long contexts are shared out
 }  // namespace
 
 Attention::Attention(ThreadPool& pool, const Kernels& kernels, const KvCache& cache, int heads, int kv_heads,
-                     int head_dim)
+                     int head_dim, Storage results)
     : pool_(pool),
       kernels_(kernels),
       cache_(cache),
@@ -23,13 +23,12 @@ Attention::Attention(ThreadPool& pool, const Kernels& kernels, const KvCache& ca
       kv_heads_(kv_heads),
       head_dim_(head_dim),
       padded_dim_(cache.padded_head_dim()),
-      activations_(cache.storage() == Storage::bf16 ? kernels.bf16_activations : Storage::f32) {
+      activations_(cache.storage() == Storage::bf16 && kernels.bf16_activations == Storage::bf16 ? Storage::bf16
+                                                                                                 : results) {
     scratch_ = Buffer(static_cast<size_t>(pool.threads()) * 4 * partial_floats() * sizeof(float));
 }
 
-size_t Attention::query_bytes() const {
-    return static_cast<size_t>(padded_dim_) * kernels_.query_bytes(cache_.storage());
-}
+size_t Attention::query_bytes() const { return static_cast<size_t>(padded_dim_) * storage_bytes(activations_); }
 
 // One result: the rows' weighted sums, maxima and sums; a multiple of 64 bytes.
 size_t Attention::partial_floats() const { return tile_rows * static_cast<size_t>(padded_dim_) + 32; }

@@ -19,7 +19,8 @@ struct QuerySpan {
     int out_row = 0;  // its row in the output
 };
 
-// Queries: [row][head] of Attention::query_bytes() each. Output: rows of `ld_out` elements, head after head.
+// Queries: [row][head] of Attention::query_bytes() each, activations filled up with zeros to the cache's padded head
+// size. Output: rows of `ld_out` elements, head after head.
 struct AttentionInput {
     int layer = 0;
     int window = 0;
@@ -33,9 +34,11 @@ struct AttentionInput {
 // log-sum-exp afterwards; the shares are merged in the same order either way, so the result is the same to the bit.
 class Attention {
   public:
-    Attention(ThreadPool& pool, const Kernels& kernels, const KvCache& cache, int heads, int kv_heads, int head_dim);
+    // `results`: precision of the output, which is stored as activations of products with weights like the cache.
+    Attention(ThreadPool& pool, const Kernels& kernels, const KvCache& cache, int heads, int kv_heads, int head_dim,
+              Storage results);
 
-    size_t query_bytes() const;  // of one head of one row, as Kernels::convert_query() writes it
+    size_t query_bytes() const;  // of one head of one row
     void run(const std::vector<QuerySpan>& spans, const AttentionInput& input);
 
   private:

@@ -228,4 +228,8 @@ Storage choose_storage(const std::string& dtype, const ModelConfig&) {
     throw ModelError("dtype " + dtype + " is not supported (supported: auto, bfloat16, float16, half, float32, float)");
 }
 
+Storage choose_results(Storage storage, const ModelConfig& config) {
+    return storage == Storage::bf16 && config.checkpoint_dtype == "bfloat16" ? Storage::bf16_in_f32 : Storage::f32;
+}
+
 }  // namespace blas_engine

@@ -45,4 +45,9 @@ ModelConfig read_config(const std::string& folder);
 // checkpoints in bfloat16; float16 is stored as bfloat16. Throws ModelError for unknown names.
 Storage choose_storage(const std::string& dtype, const ModelConfig& config);
 
+// The precision of results. A bfloat16 checkpoint in bfloat16 storage is computed as vLLM computes it, rounded to
+// bfloat16 after every operation, so that near-ties between tokens fall the same way. For other checkpoints bfloat16 is
+// only a way to store weights: nothing else is rounded.
+Storage choose_results(Storage storage, const ModelConfig& config);
+
 }  // namespace blas_engine

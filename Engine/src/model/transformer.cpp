@@ -72,8 +72,9 @@ Transformer::Transformer(const LoadOptions& options, ModelConfig config, Isa isa
       kernels_(kernels_for(isa)),
       products_(pool_, kernels_, blas),
       cache_(config_.layers, config_.kv_heads, config_.head_dim, checked_block_size(options.block_size), storage_),
-      attention_(pool_, kernels_, cache_, config_.heads, config_.kv_heads, config_.head_dim),
-      activations_(products_.activations(storage_)),
+      results_(choose_results(storage_, config_)),
+      activations_(products_.activations(storage_) == Storage::bf16 ? Storage::bf16 : results_),
+      attention_(pool_, kernels_, cache_, config_.heads, config_.kv_heads, config_.head_dim, results_),
       hidden_stride_(row_stride(config_.hidden, activations_)),
       attention_stride_(row_stride(config_.heads * config_.head_dim, activations_)),
       mlp_stride_(row_stride(config_.intermediate, activations_)) {
@@ -153,6 +154,9 @@ void Transformer::prepare(std::span<const SequenceInput> batch) {
                 cosine_[at + d] = std::cos(angle) * config_.rope.magnitude;
                 sine_[at + d] = std::sin(angle) * config_.rope.magnitude;
             }
+            const int n = static_cast<int>(half);
+            kernels_.convert(cosine_.data() + at, n, cosine_.data() + at, results_);
+            kernels_.convert(sine_.data() + at, n, sine_.data() + at, results_);
         }
     });
     const size_t rows = index(rows_);
@@ -184,11 +188,14 @@ void Transformer::embed(std::span<const SequenceInput> batch) {
     }
 }
 
-// normed = rms_norm(in) * weight
-void Transformer::normalise(const float* in, const std::vector<float>& weight, int rows) {
+// normed = rms_norm(residual) * weight. The last addition to the residual stream is rounded only after the norm has
+// seen it, as in vLLM's fused kernel.
+void Transformer::normalise(float* residual, const std::vector<float>& weight, int rows) {
     const auto one = [&](int row) {
-        kernels_.rms_norm(in + index(row) * index(config_.hidden), weight.data(), config_.hidden, config_.norm_epsilon,
-                          normed_.as() + activation_bytes(index(row) * hidden_stride_), activations_);
+        float* in = residual + index(row) * index(config_.hidden);
+        kernels_.rms_norm(in, weight.data(), config_.hidden, config_.norm_epsilon,
+                          normed_.as() + activation_bytes(index(row) * hidden_stride_), activations_, results_);
+        if (results_ != Storage::f32) kernels_.convert(in, config_.hidden, in, results_);
     };
     if (rows <= serial_rows) {
         for (int row = 0; row < rows; ++row) one(row);
@@ -210,6 +217,7 @@ void Transformer::multiply(const Linear& linear, const Buffer& x, size_t ldx, in
     product.storage = storage_;
     product.n = linear.matrix.n();
     product.k = linear.matrix.k();
+    product.results = results_;
     product.bias = linear.bias.empty() ? nullptr : linear.bias.data();
     product.epilogue = epilogue;
     product.out = out;
@@ -225,8 +233,8 @@ void Transformer::rotate_and_store(int layer) {
     const size_t half = index(dim / 2);
     const size_t query_bytes = attention_.query_bytes();
     const auto rotate = [&](float* head, const std::vector<float>& norm, size_t row) {
-        if (!norm.empty()) kernels_.rms_norm(head, norm.data(), dim, config_.norm_epsilon, head, Storage::f32);
-        kernels_.rope(head, cosine_.data() + row * half, sine_.data() + row * half, dim / 2);
+        if (!norm.empty()) kernels_.rms_norm(head, norm.data(), dim, config_.norm_epsilon, head, results_, results_);
+        kernels_.rope(head, cosine_.data() + row * half, sine_.data() + row * half, dim / 2, results_);
     };
     const auto store_token = [&](const TileWrite& tile, int i) {
         const size_t row = index(tile.row + i);
@@ -234,7 +242,8 @@ void Transformer::rotate_and_store(int layer) {
         std::byte* query = queries_.as() + row * index(config_.heads) * query_bytes;
         for (int h = 0; h < config_.heads; ++h, head += dim, query += query_bytes) {
             rotate(head, weights.query_norm, row);
-            kernels_.convert_query(head, dim, cache_.padded_head_dim(), query, storage_);
+            kernels_.convert(head, dim, query, activations_);
+            std::memset(query + activation_bytes(index(dim)), 0, query_bytes - activation_bytes(index(dim)));
         }
         const int position = tile.position + i;
         const int32_t block = tile.block_table[position / cache_.block_tokens()];

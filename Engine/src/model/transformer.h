@@ -39,7 +39,7 @@ class Transformer final : public Model {
     void load_weights();
     void prepare(std::span<const SequenceInput> batch);
     void embed(std::span<const SequenceInput> batch);
-    void normalise(const float* in, const std::vector<float>& weight, int rows);
+    void normalise(float* residual, const std::vector<float>& weight, int rows);
     void multiply(const Linear& linear, const Buffer& x, size_t ldx, int rows, Epilogue epilogue, void* out,
                   size_t ldo);
     void rotate_and_store(int layer);
@@ -55,8 +55,9 @@ class Transformer final : public Model {
     const Kernels& kernels_;
     ProductRunner products_;
     KvCache cache_;
+    // Precision of what is computed, and how it is stored as an operand.
+    const Storage results_, activations_;
     Attention attention_;
-    const Storage activations_;
     ModelInfo info_;
     std::optional<Weights> weights_;
 
