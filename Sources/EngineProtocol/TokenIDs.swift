@@ -1,15 +1,18 @@
 /// The new tokens of one output: nearly always exactly one, which is stored without an array of its own.
 package struct TokenIDs: Sendable, Hashable, RandomAccessCollection, ExpressibleByArrayLiteral {
-    private enum Storage: Sendable, Hashable {
+    @usableFromInline
+    enum Storage: Sendable, Hashable {
         case none
         case one(Int32)
         /// Two or more.
         case many([Int32])
     }
-    private var storage: Storage
+    @usableFromInline var storage: Storage
 
+    @inlinable
     package init() { storage = .none }
 
+    @inlinable
     package init(_ id: Int32) { storage = .one(id) }
 
     package init(_ ids: [Int32]) {
@@ -22,9 +25,10 @@ package struct TokenIDs: Sendable, Hashable, RandomAccessCollection, Expressible
 
     package init(arrayLiteral elements: Int32...) { self.init(elements) }
 
-    package var startIndex: Int { 0 }
+    // Inlinable all the way: the collection's own methods run once per token.
+    @inlinable package var startIndex: Int { 0 }
 
-    package var endIndex: Int {
+    @inlinable package var endIndex: Int {
         switch storage {
         case .none: 0
         case .one: 1
@@ -32,6 +36,7 @@ package struct TokenIDs: Sendable, Hashable, RandomAccessCollection, Expressible
         }
     }
 
+    @inlinable
     package subscript(position: Int) -> Int32 {
         switch storage {
         case .one(let id) where position == 0: return id

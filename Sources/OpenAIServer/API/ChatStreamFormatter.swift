@@ -9,6 +9,9 @@ import Text
 final class ChatStreamFormatter: GenerationFormatter {
     private let view: ChatView
     private let head: [UInt8]
+    /// Per choice, what stands in front of the text of a chunk that carries nothing but text.
+    private var plainHeads: [[UInt8]] = []
+    private let isPlain: Bool
     private var states: [ChatChoiceState]
     private(set) var hasStarted = false
 
@@ -24,6 +27,20 @@ final class ChatStreamFormatter: GenerationFormatter {
         head.appendJSONString(view.identity.model)
         head.appendLiteral(",\"choices\":[")
         self.head = head
+        isPlain = !view.returnTokenIDs && view.topLogprobs == nil && !view.continuousUsage
+        guard isPlain else { return }
+        plainHeads = parsers.indices.map { index in
+            var plain = head
+            Self.appendDelta(index, to: &plain)
+            plain.appendLiteral("\"content\":\"")
+            return plain
+        }
+    }
+
+    private static func appendDelta(_ index: Int, to sink: inout some ByteSink) {
+        sink.appendLiteral("{\"index\":")
+        sink.appendJSONInt(index)
+        sink.appendLiteral(",\"delta\":{")
     }
 
     func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
@@ -32,6 +49,10 @@ final class ChatStreamFormatter: GenerationFormatter {
             hasStarted = true
             job.response.startEventStream(headers: HTTPHeaders())
             appendOpening(job)
+        }
+        if isPlain, step.finish == nil, states[index].parser == nil {
+            if !text.isEmpty { job.response.appendEvents { appendPlain(text, index, to: &$0) } }
+            return
         }
         states[index].advance(step, text: text)
         job.response.appendEvents { buffer in
@@ -60,6 +81,13 @@ final class ChatStreamFormatter: GenerationFormatter {
         }
     }
 
+    /// What nearly every token is: text between constant bytes.
+    private func appendPlain(_ text: [UInt8], _ index: Int, to buffer: inout ByteBuffer) {
+        buffer.appendEvent(
+            plainHeads[index], escaping: text,
+            "\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n")
+    }
+
     /// State of writing the events of one step as one or several chunks.
     private struct Chunk {
         let step: SequenceStep
@@ -84,9 +112,7 @@ final class ChatStreamFormatter: GenerationFormatter {
 
     private func beginDelta(_ index: Int, _ buffer: inout ByteBuffer) {
         head.withUnsafeBytes { buffer.appendBytes($0) }
-        buffer.appendLiteral("{\"index\":")
-        buffer.appendJSONInt(index)
-        buffer.appendLiteral(",\"delta\":{")
+        Self.appendDelta(index, to: &buffer)
     }
 
     private func append(_ event: OutputEvent, chunk: inout Chunk, to buffer: inout ByteBuffer) {

@@ -71,7 +71,8 @@ final class GenerationJob {
     let formatter: any GenerationFormatter
     private let identity: ResponseIdentity
     var usage: Usage
-    private let recorder: Recorder
+    private let loopState: LoopState
+    private var recorder: Recorder { loopState.recorder }
     private var unfinished: Int
     private var ended = false
     private var text: [UInt8] = []
@@ -85,7 +86,7 @@ final class GenerationJob {
         self.identity = identity
         self.sequences = sequences
         self.formatter = formatter
-        recorder = api.server.recorder(for: response.eventLoop)
+        loopState = api.server.state(for: response.eventLoop)
         unfinished = sequences.count
         usage = Usage()
         usage.promptTokens = promptTokens
@@ -94,13 +95,13 @@ final class GenerationJob {
     /// Hands the requests to the engine; `requests` has one element per sequence.
     func start(_ requests: [EngineCoreRequest]) {
         response.requestID = identity.id
-        response.onDisconnect = { [weak self] in self?.clientGone() }
-        let inbox = api.server.inbox(for: response.eventLoop)
+        // Not weak: that would make every later retain of the job slow. The response lets go of it when it ends.
+        response.onDisconnect = { self.clientGone() }
         let now = MonotonicClock.now()
         for (sequence, request) in zip(sequences, requests) {
             sequence.job = self
             sequence.timeline.start(request, now: now)
-            sequence.handle = api.server.engine.add(request, inbox: inbox, receiver: sequence)
+            sequence.handle = api.server.engine.add(request, inbox: loopState, receiver: sequence)
         }
     }
 
@@ -123,7 +124,7 @@ final class GenerationJob {
         let result = sequence.processor.process(output, into: &text)
         sequence.completionTokens += result.tokenCount
         usage.completionTokens += result.tokenCount
-        let now = MonotonicClock.now()
+        let now = loopState.deliveryTime
         sequence.timeline.record(output, timestamp: timestamp, now: now, recorder: recorder)
         if let stats = output.prefillStats, sequence.choiceIndex == 0 {
             usage.cachedTokens = (usage.cachedTokens ?? 0) + stats.numCachedTokens
@@ -138,7 +139,7 @@ final class GenerationJob {
         }
         if output.newLogprobs != nil { sequence.remember(output.tokens) }
         let step = SequenceStep(
-            output: output, tokenIDs: output.tokens.prefix(result.tokenCount), finish: result.finish)
+            output: output, tokenIDs: Slice(base: output.tokens, bounds: 0..<result.tokenCount), finish: result.finish)
         formatter.append(step, text: text, for: sequence, job: self)
         if unfinished == 0 {
             end()

@@ -43,6 +43,7 @@ final class HTTPConnection: ChannelDuplexHandler {
     private var readIsHeldBack = false
     private var timer: Scheduled<Void>?
     private(set) var peer = "-"
+    private var socket = DirectSocket()
 
     /// Decoded parts of later requests after which the socket is not read any more.
     private static let waitingPartLimit = 32
@@ -69,6 +70,7 @@ final class HTTPConnection: ChannelDuplexHandler {
         guard timer == nil, state == .idle else { return }
         peer = context.remoteAddress.map(\.shortDescription) ?? "-"
         loopState.add(self)
+        socket.attach(context.channel)
         startIdleTimer()
     }
 
@@ -76,6 +78,7 @@ final class HTTPConnection: ChannelDuplexHandler {
         timer?.cancel()
         timer = nil
         loopState.remove(self)
+        socket = DirectSocket()
         let exchange = exchange
         self.exchange = nil
         handler = nil
@@ -321,7 +324,7 @@ final class HTTPConnection: ChannelDuplexHandler {
 
     // MARK: - For the exchange
 
-    var isWritable: Bool { context?.channel.isWritable ?? false }
+    var isWritable: Bool { socket.isIdle || (context?.channel.isWritable ?? false) }
 
     var unsentBytes: Int {
         guard let options = context?.channel.syncOptions else { return 0 }
@@ -334,7 +337,12 @@ final class HTTPConnection: ChannelDuplexHandler {
 
     func write(_ buffer: ByteBuffer, flush: Bool) {
         guard let context else { return }
-        context.write(wrapOutboundOut(buffer), promise: nil)
+        var rest = buffer
+        if flush, socket.send(&rest) { return }
+        let written = context.eventLoop.makePromise(of: Void.self)
+        socket.channelTakesOver()
+        context.write(wrapOutboundOut(rest), promise: written)
+        written.futureResult.assumeIsolated().whenComplete { [self] _ in socket.channelIsDone() }
         if flush { context.flush() }
     }
 
@@ -438,9 +446,9 @@ final class HTTPConnection: ChannelDuplexHandler {
 
     private func schedule(after delay: TimeAmount, _ body: @escaping (HTTPConnection) -> Void) {
         timer?.cancel()
-        timer = loopState.loop.assumeIsolated().scheduleTask(in: delay) { [weak self] in
-            guard let self, self.context != nil else { return }
-            body(self)
+        // Not weak: that would make every later retain of the connection slow. The timer ends with the channel.
+        timer = loopState.loop.assumeIsolated().scheduleTask(in: delay) { [self] in
+            if context != nil { body(self) }
         }
     }
 

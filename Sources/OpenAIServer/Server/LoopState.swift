@@ -2,6 +2,7 @@ import EngineClient
 import EngineProtocol
 import Metrics
 import NIOCore
+import Synchronization
 
 /// What belongs to one event loop: its connections, its share of the metrics, and the inbox for engine outputs.
 ///
@@ -15,20 +16,62 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     /// Streams with something to write once the current batch has been handed out.
     private var unflushed: [HTTPExchange] = []
     private(set) var isDelivering = false
+    /// When the batch that is being handed out was taken, in seconds of the monotonic clock: one reading for all of it.
+    private(set) var deliveryTime = 0.0
     private var dates = HTTPDateCache()
+    private let arrivals = Mutex(Arrivals())
+    /// Batches being handed out; swapped with the arrived ones, so that both keep their memory.
+    private var batches: [[Delivery]] = []
+
+    /// What the engine-client thread has delivered and the loop has not taken yet.
+    private struct Arrivals {
+        var batches: [[Delivery]] = []
+        /// A task that will take them is under way.
+        var isScheduled = false
+    }
+
+    /// Turns of one task before the loop looks at its sockets and timers again.
+    private static let turnsPerTask = 8
 
     package init(loop: any EventLoop, recorder: Recorder) {
         self.loop = loop
         self.recorder = recorder
     }
 
-    /// Hands a batch to its receivers with one task, whatever its size. Called by the engine-client thread.
+    /// Hands a batch to its receivers. Called by the engine-client thread, which wakes the loop only when it is not
+    /// already busy with earlier batches.
     package func deliver(_ batch: [Delivery]) {
-        loop.execute { self.dispatch(batch) }
+        let isFirst = arrivals.withLock { arrivals in
+            arrivals.batches.append(batch)
+            defer { arrivals.isScheduled = true }
+            return !arrivals.isScheduled
+        }
+        if isFirst { loop.execute { self.dispatchArrivals() } }
+    }
+
+    /// Takes everything that has arrived, then writes once per connection: a loop that falls behind the engine makes up
+    /// for it with fewer and larger writes.
+    private func dispatchArrivals() {
+        for _ in 0..<Self.turnsPerTask {
+            let isEmpty = arrivals.withLock { arrivals in
+                swap(&arrivals.batches, &batches)
+                if batches.isEmpty { arrivals.isScheduled = false }
+                return batches.isEmpty
+            }
+            if isEmpty { return }
+            isDelivering = true
+            for batch in batches { dispatch(batch) }
+            isDelivering = false
+            batches.removeAll(keepingCapacity: true)
+            // One write per connection, even if several of its sequences were in the batches.
+            for exchange in unflushed { exchange.flushDeferred() }
+            unflushed.removeAll(keepingCapacity: true)
+        }
+        loop.execute { self.dispatchArrivals() }
     }
 
     private func dispatch(_ batch: [Delivery]) {
-        isDelivering = true
+        deliveryTime = MonotonicClock.now()
         var tokens = 0
         for delivery in batch {
             if case .output(let output, _) = delivery.event {
@@ -37,11 +80,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
             }
             delivery.receiver.receive(delivery.event)
         }
-        isDelivering = false
         if tokens > 0 { recorder.iteration(tokens: tokens) }
-        // One write per connection, even if several of its sequences were in the batch.
-        for exchange in unflushed { exchange.flushDeferred() }
-        unflushed.removeAll(keepingCapacity: true)
     }
 
     func date() -> String { dates.current() }

@@ -36,12 +36,6 @@ package final class ServerContext: Sendable {
         preconditionFailure("event loop does not belong to this server")
     }
 
-    /// Where engine outputs for requests of `loop` go.
-    package func inbox(for loop: any EventLoop) -> any OutputInbox { state(for: loop) }
-
-    /// The token-rate metrics of `loop`; use it on that loop only.
-    package func recorder(for loop: any EventLoop) -> Recorder { state(for: loop).recorder }
-
     package var loopStates: [LoopState] { loops.map(\.state) }
 
     /// Takes no new work: idle connections end now, busy ones with their response.
