@@ -120,6 +120,30 @@ extension ClientThread {
         readyWaiters = []
     }
 
+    /// One engine died, which is all of them if there is no other.
+    ///
+    /// - Parameter instance: of the process that died; its successor may have registered before the news came.
+    func engineDied(_ index: Int, instance: String?) {
+        let rank = engines[index].rank
+        guard engines[index].isRegistered else {
+            logger.debug("death of an engine that is not registered", metadata: ["engine": "\(rank)"])
+            return
+        }
+        if let instance, let known = engines[index].response.instanceID, known != instance { return }
+        if information == nil, deathReason == nil {
+            // Still starting: its successor is waited for like the engine itself.
+            return engines[index].reset()
+        }
+        guard engines.indices.contains(where: { $0 != index && engines[$0].isRegistered }) else {
+            return enginesDied("engine \(rank) died")
+        }
+        logger.error("engine died, its requests fail; the others go on", metadata: ["engine": "\(rank)"])
+        let failure = EngineFailure.engineDead(reason: "engine \(rank) died")
+        for slot in registry.running(on: index) { finish(slot, .failed(failure)) }
+        utilities.failAll(failure, engine: index)
+        engines[index].reset()
+    }
+
     // MARK: - Coordinator
 
     func connectCoordinator(_ address: String) {

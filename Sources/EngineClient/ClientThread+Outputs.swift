@@ -2,6 +2,7 @@ import EngineProtocol
 import Glibc
 import Logging
 import MessagePack
+import Synchronization
 import ZeroMQ
 
 /// Output messages: the path that every token takes.
@@ -13,6 +14,7 @@ extension ClientThread {
         do throws(ZMQError) {
             for _ in 0..<Self.messagesPerTurn {
                 guard try sockets.output.receive(into: frames) else { break }
+                shared.messages.add(1, ordering: .relaxed)
                 handleMessage()
                 // One delivery per inbox and message: readers of streams see tokens as early as they exist.
                 finishStep()
@@ -26,7 +28,7 @@ extension ClientThread {
     private func handleMessage() {
         let payload = frames[0]
         if isSentinel(payload) {
-            enginesDied("engine core reported fatal failure")
+            handleSentinel()
             return
         }
         let view: EngineCoreOutputsView
@@ -52,6 +54,18 @@ extension ClientThread {
         if let finished = view.finishedRequests { handleFinished(finished) }
         if let utility = view.utilityOutput, !utilities.receive(utility) {
             logger.debug("answer to an unknown utility call", metadata: ["call_id": "\(utility.callID)"])
+        }
+    }
+
+    private func handleSentinel() {
+        if frames.count == 3, let notice = EngineDeathNotice(identity: frames[1], instance: frames[2]),
+            let index = engines.index(ofRank: notice.rank)
+        {
+            engineDied(index, instance: notice.instanceID)
+        } else if configuration.enginesAreReplaced, engines.engines.count > 1 {
+            logger.warning("an engine reports its death; the supervisor will say which one")
+        } else {
+            enginesDied("engine core reported fatal failure")
         }
     }
 

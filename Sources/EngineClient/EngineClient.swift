@@ -49,6 +49,7 @@ package final class EngineClient: EngineConnection {
     // MARK: - EngineConnection
 
     package var state: EngineClientState { shared.state.withLock { $0 } }
+    package var messagesReceived: UInt64 { shared.messages.load(ordering: .relaxed) }
     package var inFlight: Int { shared.inFlight.load(ordering: .relaxed) }
 
     /// The family that the engines speak; nil until they registered.
@@ -128,6 +129,7 @@ final class ClientShared: Sendable {
     let mailbox: Mailbox
     let state = Mutex(EngineClientState.waitingForEngines)
     let inFlight = Atomic(0)
+    let messages = Atomic<UInt64>(0)
     /// Raw value of the family; 0 = not known yet.
     let family = Atomic(0)
 

@@ -62,6 +62,10 @@ package struct EngineInformation: Sendable, Equatable {
     package var worldSize: Int
     package var supportsLoRA: Bool
     package var engineCount: Int
+    /// All of them answer the utility call `heartbeat` at any time.
+    package var answersHeartbeat = false
+    /// Seconds that the slowest engine took to load the model; nil if they do not say.
+    package var loadSeconds: Double?
     package init(
         maxModelLength: Int, numGPUBlocks: Int, blockSize: Int, dtype: String, vllmVersion: String, maxNumSeqs: Int,
         maxNumBatchedTokens: Int, worldSize: Int, supportsLoRA: Bool, engineCount: Int
@@ -101,6 +105,9 @@ package protocol EngineConnection: AnyObject, Sendable {
     func callUtility(
         _ method: String, arguments: [UInt8],
         completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void)
+
+    /// Messages that engines have sent so far: it grows while they get on.
+    var messagesReceived: UInt64 { get }
 
     /// Number of unfinished requests of this frontend.
     var inFlight: Int { get }

@@ -26,6 +26,9 @@ package struct EngineClientConfiguration: Sendable {
     package var readyTimeout: Duration = .seconds(600)
     /// Nil takes it from the version that the engines register with.
     package var family: ProtocolFamily?
+    /// A supervisor replaces engines that die, and says which one did: a bare sentinel among several engines is then not
+    /// taken for the death of all.
+    package var enginesAreReplaced = false
     /// Largest frame accepted from an engine, in bytes.
     package var maxFrameSize: Int64 = 1 << 30
 

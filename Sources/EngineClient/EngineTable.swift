@@ -132,12 +132,15 @@ struct EngineTable {
     var information: EngineInformation {
         let responses = engines.map(\.response)
         let first = responses[0]
-        return EngineInformation(
+        var information = EngineInformation(
             maxModelLength: responses.map(\.maxModelLength).min() ?? 0,
             numGPUBlocks: responses.reduce(0) { $0.addingReportingOverflow($1.numGPUBlocks).partialValue },
             blockSize: first.blockSize, dtype: first.dtype, vllmVersion: first.vllmVersion,
             maxNumSeqs: responses.map(\.maxNumSeqs).min() ?? 0,
             maxNumBatchedTokens: responses.map(\.maxNumBatchedTokens).min() ?? 0, worldSize: first.worldSize,
             supportsLoRA: first.supportsLoRA, engineCount: engines.count)
+        information.answersHeartbeat = responses.allSatisfy(\.answersHeartbeat)
+        information.loadSeconds = responses.compactMap(\.loadSeconds).max()
+        return information
     }
 }

@@ -75,3 +75,27 @@ package struct EngineControlEvent: Sendable, Equatable {
         status = known
     }
 }
+
+/// What our supervisor tells our frontend when an engine has died: vLLM's sentinel, followed by whose death it is. vLLM's
+/// Rust frontend reads the first frame only; its Python frontend takes the sentinel only when it is alone.
+package struct EngineDeathNotice: Sendable, Equatable {
+    package var rank: Int
+    /// Of the process that died, so that the notice cannot be taken for its successor's. Nil = it never got ready.
+    package var instanceID: String?
+
+    package init(rank: Int, instanceID: String?) {
+        self.rank = rank
+        self.instanceID = instanceID
+    }
+
+    package var frames: [[UInt8]] {
+        [Array("\(engineCoreDeadSentinel)".utf8), EngineIdentity.encode(rank: rank), Array((instanceID ?? "").utf8)]
+    }
+
+    /// From the two frames behind the sentinel.
+    package init?(identity: UnsafeRawBufferPointer, instance: UnsafeRawBufferPointer) {
+        guard let rank = EngineIdentity.rank(identity) else { return nil }
+        self.rank = rank
+        instanceID = instance.isEmpty ? nil : String(decoding: instance, as: UTF8.self)
+    }
+}

@@ -35,6 +35,11 @@ package struct EngineCoreReadyResponse: Sendable, Equatable {
     package var coordinatorInputAddress: String?
     package var coordinatorOutputAddress: String?
 
+    /// Answers the utility call `heartbeat` also during a long step. Our engine's own, not vLLM's.
+    package var answersHeartbeat = false
+    /// Seconds it took to load the model. Our engine's own.
+    package var loadSeconds: Double?
+
     package init() {}
 
     private static let required: [(since: ProtocolFamily, names: [String])] = [
@@ -120,6 +125,8 @@ package struct EngineCoreReadyResponse: Sendable, Equatable {
         case "coord_store_port": coordStorePort = try reader.readInt()
         case "coordinator_input_address": coordinatorInputAddress = try reader.readString()
         case "coordinator_output_address": coordinatorOutputAddress = try reader.readString()
+        case "heartbeat": answersHeartbeat = try reader.readBool()
+        case "load_seconds": loadSeconds = try reader.readDouble()
         default: try reader.skip()
         }
     }

@@ -22,12 +22,17 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
     package var isHeadless: Bool
     /// Engines of a data-parallel group must agree on it (READY only).
     package var parallelConfigHash: String?
+    /// The one that the engine also registers with (READY of our engine only).
+    package var instanceID: String?
 
-    package init(status: Status, isLocal: Bool, isHeadless: Bool, parallelConfigHash: String? = nil) {
+    package init(
+        status: Status, isLocal: Bool, isHeadless: Bool, parallelConfigHash: String? = nil, instanceID: String? = nil
+    ) {
         self.status = status
         self.isLocal = isLocal
         self.isHeadless = isHeadless
         self.parallelConfigHash = parallelConfigHash
+        self.instanceID = instanceID
     }
 
     package init(decoding payload: UnsafeRawBufferPointer) throws(MessagePackError) {
@@ -42,6 +47,7 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
             case "local": isLocal = try reader.readBool()
             case "headless": isHeadless = try reader.readBool()
             case "parallel_config_hash": parallelConfigHash = try reader.readString()
+            case "instance_id": instanceID = try reader.readString()
             default: try reader.skip()
             }
         }
@@ -54,7 +60,7 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
 
     package func encode() -> [UInt8] {
         var output: [UInt8] = []
-        output.packMapHeader(parallelConfigHash == nil ? 3 : 4)
+        output.packMapHeader(3 + (parallelConfigHash == nil ? 0 : 1) + (instanceID == nil ? 0 : 1))
         output.pack(key: "status")
         output.pack(status.rawValue)
         output.pack(key: "local")
@@ -64,6 +70,10 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
         if let parallelConfigHash {
             output.pack(key: "parallel_config_hash")
             output.pack(parallelConfigHash)
+        }
+        if let instanceID {
+            output.pack(key: "instance_id")
+            output.pack(instanceID)
         }
         return output
     }

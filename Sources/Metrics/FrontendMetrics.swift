@@ -15,6 +15,7 @@ package final class FrontendMetrics: Sendable {
     private let server: MetricCells
     private let recorders = Atomic(0)
     let information = Mutex<EngineConfigurationInfo?>(nil)
+    private let engineHealthSource = Mutex<(@Sendable () -> EngineHealth)?>(nil)
     let maxModelLength = Atomic<Int>(131_072)
 
     /// - Parameters:
@@ -74,6 +75,12 @@ package final class FrontendMetrics: Sendable {
         maxModelLength.store(info.maxModelLength, ordering: .relaxed)
         information.withLock { $0 = info }
     }
+
+    /// Where `vllm:engine_hung` and `vllm:engine_last_progress_seconds` come from; without it they are not shown.
+    package func setEngineHealth(_ source: @escaping @Sendable () -> EngineHealth) {
+        engineHealthSource.withLock { $0 = source }
+    }
+    var engineHealth: EngineHealth? { engineHealthSource.withLock { $0 }?() }
 
     package func recordHTTP(_ sample: HTTPSample) { http.record(sample) }
 
@@ -251,5 +258,16 @@ package final class Recorder: Sendable {
     package func prefixCache(engine: Int, queries: Int, hits: Int) {
         add(.prefixQueries, queries, base(engine))
         add(.prefixHits, hits, base(engine))
+    }
+}
+
+/// Whether the engines get on.
+package struct EngineHealth: Sendable {
+    package let isHung: Bool
+    package let secondsSinceProgress: Double
+
+    package init(isHung: Bool, secondsSinceProgress: Double) {
+        self.isHung = isHung
+        self.secondsSinceProgress = secondsSinceProgress
     }
 }

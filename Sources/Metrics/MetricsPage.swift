@@ -64,7 +64,19 @@ private final class PageBuilder {
 
     // MARK: - Families of both pages
 
+    /// Families of this server that vLLM does not have.
+    private func engineHealth() {
+        guard let health = metrics.engineHealth else { return }
+        let labels = [("model_name", metrics.modelName)]
+        text.gauge(
+            "vllm:engine_hung", "1 while an engine is alive but does not get on.", [(labels, health.isHung ? 1 : 0)])
+        text.gauge(
+            "vllm:engine_last_progress_seconds", "Seconds since the engines last showed that they get on.",
+            [(labels, health.secondsSinceProgress)])
+    }
+
     private func shared(tokenBounds: [Double]) {
+        engineHealth()
         gaugePerEngine("vllm:num_requests_running", "Requests in the current batches of the engine.") {
             reading.gauge(.running, engine: $0)
         }

@@ -28,6 +28,10 @@ package struct ServeConfiguration {
 
     /// Whether and how often a crashed frontend is replaced.
     package var frontendRestarts = RestartPolicy.standard
+    /// Whether and how often an engine that died is replaced.
+    package var engineRestarts = RestartPolicy.never
+    /// When our frontend counts a silent engine as hung, in seconds; nil = its default, 0 = never.
+    package var engineHangTimeout: Double?
     /// How long open requests may take to finish after a stop signal.
     package var shutdownTimeout: Duration = .zero
     /// How long engines may take to become ready.

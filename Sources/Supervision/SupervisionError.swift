@@ -10,7 +10,7 @@ package enum ExitCode: Int32, Sendable, CaseIterable {
     case addressInUse = 3
     /// The engine or the frontend failed before the service was ready.
     case startupFailure = 4
-    /// Stopped by a signal, but a child had to be killed: second signal, or the grace period ran out.
+    /// Stopped by a signal, but a child had to be killed: it ignored a second signal, or the grace period ran out.
     case killed = 5
 
     package var meaning: String {
@@ -20,7 +20,7 @@ package enum ExitCode: Int32, Sendable, CaseIterable {
         case .usage: "wrong command line or configuration; nothing was started"
         case .addressInUse: "the HTTP address cannot be bound (in use, not local, no permission)"
         case .startupFailure: "engine or frontend failed before the service was ready"
-        case .killed: "stopped by a signal, but a child had to be killed (second signal, or grace used up)"
+        case .killed: "stopped by a signal, but a child had to be killed (grace used up, or second signal ignored)"
         }
     }
 }

@@ -41,7 +41,7 @@ extension Supervisor {
             let role = swap.phase == .starting ? "frontend, starting" : "frontend, draining"
             add(swap.idle.children, role: role, restarts: 0)
         }
-        add(engines?.children ?? [], role: "engine", restarts: 0)
+        add(engines?.children ?? [], role: "engine", restarts: engines?.restarts ?? 0)
         result["processes"] = .array(processes)
         return result
     }

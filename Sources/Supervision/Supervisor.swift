@@ -13,24 +13,27 @@ package final class Supervisor {
     let logger: Logger
     private let output: LogOutput
     let loop = EventLoop()
-    private let notifier = ServiceNotifier()
+    let notifier = ServiceNotifier()
     let start = ContinuousClock.now
     /// What was reached when, for the start-up line.
-    private var milestones: [(name: String, after: Duration)] = []
+    private(set) var milestones: [(name: String, after: Duration)] = []
 
     private(set) var listener: HTTPListener?
     private var orphanGuard: OrphanGuard?
-    private var context: ZMQContext?
+    private(set) var context: ZMQContext?
     private(set) var frontends: (any FrontendManager)?
     private(set) var engines: EngineProcessManager?
     private var probe: ReadinessProbe?
     private(set) var state = "starting"
     private var frontendRestarts: RestartPolicy
+    var engineRestarts: RestartPolicy
     private var frontendLostAt: ContinuousClock.Instant?
     private var control: ControlServer?
-    private var handshake: HandshakeServer?
+    private(set) var handshake: HandshakeServer?
     private var directory: RuntimeDirectory?
     private var factory: ChildFactory?
+    /// Engines that died and are being replaced.
+    var recovery: EngineRecovery?
     /// The exchange of the frontend that is under way.
     var swap: FrontendSwap?
     /// Of the frontend that serves, at the engines.
@@ -45,6 +48,7 @@ package final class Supervisor {
         self.logger = logger
         self.output = output
         frontendRestarts = configuration.frontendRestarts
+        engineRestarts = configuration.engineRestarts
     }
 
     /// Serves until a signal or a failure; everything is gone when it returns.
@@ -75,6 +79,7 @@ package final class Supervisor {
         let listener = try bindHTTP()
         self.listener = listener
         reached("bound")
+        feedWatchdog()
         raiseDescriptorLimit()
 
         let directory = try RuntimeDirectory.plan()
@@ -112,6 +117,8 @@ package final class Supervisor {
 
         self.handshake = handshake
         handshake.onEvent = { [unowned self] rank, event in handle(event, rank: rank) }
+        handshake.onReady = { [unowned self] rank in engineIsBack(rank: rank) }
+        handshake.onViolation = { [unowned self] violation in engineBrokeProtocol(violation) }
 
         let factory = ChildFactory(loop: loop, orphanGuard: orphanGuard, logger: logger, output: output)
         self.factory = factory
@@ -134,6 +141,7 @@ package final class Supervisor {
         milestones.append((milestone, ContinuousClock.now - start))
     }
 
+    @discardableResult
     private func makeProbe(_ listener: HTTPListener) -> ReadinessProbe {
         let probe = ReadinessProbe(
             listener, loop: loop, encrypted: configuration.usesTLS,
@@ -156,6 +164,7 @@ package final class Supervisor {
         _ factory: ChildFactory
     ) throws -> any FrontendManager {
         var launch = frontendLaunch()
+        launch.startupReport = startupReport
         guard transports.count > 1 else {
             return try FrontendProcessManager(
                 launch, listener: listener, transport: transports[0], directory: directory, factory: factory)
@@ -165,6 +174,15 @@ package final class Supervisor {
         launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
         return try APIServerProcessManager(
             launch, listener: listener, transports: transports, directory: directory, factory: factory)
+    }
+
+    func stopProbe() { probe?.stop() }
+
+    /// Asks again until requests are answered.
+    func restartProbe() {
+        guard let listener, !isStopping else { return }
+        stopProbe()
+        makeProbe(listener).isEnabled = true
     }
 
     private func bindHTTP() throws -> HTTPListener {
@@ -204,6 +222,10 @@ package final class Supervisor {
             environment: ProcessInfo.environment())
         launch.engineCount = configuration.dataParallelSize
         launch.dataParallelSize = configuration.dataParallelSize
+        if let seconds = configuration.engineHangTimeout {
+            launch.environment["VLLM_ENGINE_HANG_TIMEOUT_S"] = "\(seconds)"
+        }
+        if configuration.engineRestarts.limit > 0 { launch.environment["VLLM_ENGINE_RESTARTS"] = "1" }
         launch.servedAddress = listener.map(\.displayAddress) ?? ""
         return launch
     }
@@ -232,23 +254,16 @@ package final class Supervisor {
         }
     }
 
-    /// A server needs a descriptor per connection; vLLM asks for 65535 too.
-    private func raiseDescriptorLimit() {
-        var limit = rlimit()
-        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0, limit.rlim_cur < 65535 else {
-            return
-        }
-        limit.rlim_cur = min(65535, limit.rlim_max)
-        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-    }
-
     // MARK: - Serving
 
     private func becameReady() {
-        if let lost = frontendLostAt {
-            frontendLostAt = nil
+        if frontendLostAt != nil || recovery != nil {
             enter("serving")
-            logger.info("The frontend is back after \(milliseconds(ContinuousClock.now - lost)) ms")
+            finishRecovery()
+            if let lost = frontendLostAt {
+                frontendLostAt = nil
+                logger.info("The frontend is back after \(milliseconds(ContinuousClock.now - lost)) ms")
+            }
             return
         }
         reached("frontend ready")
@@ -258,7 +273,9 @@ package final class Supervisor {
         if let listener { output.write(line: ReadyBanner(configuration, address: listener.displayAddress).text) }
     }
 
-    private func enter(_ state: String) {
+    var isStopping: Bool { state == "draining" || state == "stopping" }
+
+    func enter(_ state: String) {
         guard state != self.state else { return }
         logger.info("State: \(self.state) -> \(state)")
         self.state = state
@@ -273,7 +290,8 @@ package final class Supervisor {
         guard let frontends, let engines else { return .failure }
         let completion = waitForCompletionOrFailure(
             frontends: self.frontends ?? frontends, engines: engines, signals: signals, on: loop,
-            frontendExited: { [unowned self] in replace($0) })
+            frontendExited: { [unowned self] in replaceWithEngine($0) || replace($0) },
+            engineExited: { [unowned self] in replace(engine: $0) })
         let wasServing = state != "starting"
         switch completion {
         case .signalled(let signal):
@@ -293,6 +311,9 @@ package final class Supervisor {
             var cause = completion.message
             if frontendRestarts.count > 0, frontendRestarts.count == frontendRestarts.limit {
                 cause += "; it was restarted \(frontendRestarts.count) times already"
+            }
+            if case .engineExited = completion, engineRestarts.count > 0 {
+                cause += "; engines were restarted \(engineRestarts.count) times already"
             }
             report(wasServing ? .failure : .startupFailure, cause, childNamed: name)
             return wasServing ? .failure : .startupFailure
@@ -316,27 +337,16 @@ package final class Supervisor {
         }
         probe?.stop()
         loop.schedule(after: delay) { [unowned self] in
-            guard let frontends, let listener, listener.descriptor.isOpen else { return }
+            guard let frontends, !isStopping else { return }
             do {
                 try frontends.restart(frontend)
-                makeProbe(listener).isEnabled = true
+                // Otherwise when the engine is back, too.
+                if recovery?.ranks.isEmpty ?? true { restartProbe() }
             } catch {
                 logger.error("\(error)")
             }
         }
         return true
-    }
-
-    /// Tells the frontends that there is no engine any more, in its own words (a killed one cannot say it): they end
-    /// their open streams with an error event at once.
-    private func sendEngineDead() {
-        for transport in frontends?.transports ?? [] {
-            guard let context, let socket = try? ZMQSocket(.push, context: context) else { return }
-            // Lets the message go out after the socket is closed here.
-            try? socket.setLinger(milliseconds: 1000)
-            try? socket.connect(transport.outputAddress)
-            try? socket.send(Array("ENGINE_CORE_DEAD".utf8))
-        }
     }
 
     /// Gives the frontends time to end their streams before they are stopped.
@@ -365,7 +375,15 @@ package final class Supervisor {
         enter(patience > .zero && signals.stopRequested ? "draining" : "stopping")
         let begin = ContinuousClock.now
         let signalsBefore = max(signals.stopRequests.count, 1)
-        let isInterrupted = { signals.stopRequests.count > signalsBefore }
+        var toldForeignFrontend = frontends?.kind == .swift
+        let isInterrupted = { [unowned self] in
+            guard signals.stopRequests.count > signalsBefore else { return false }
+            if !toldForeignFrontend {
+                toldForeignFrontend = true
+                sendEngineDead()
+            }
+            return true
+        }
         // Nobody will accept on our copy any more; with it closed, the port is refused as soon as the frontend is gone.
         listener?.close()
         if drainTimeout != nil { drainFrontends(until: begin + patience, isInterrupted: isInterrupted) }
@@ -396,7 +414,7 @@ package final class Supervisor {
     /// Our frontend has a signal for finishing what is running, whatever its own timeout; it refuses new requests then.
     private func drainFrontends(until deadline: ContinuousClock.Instant, isInterrupted: () -> Bool) {
         guard let frontends, frontends.kind == .swift else { return }
-        for process in frontends.processes { process.send(signal: SIGUSR2) }
+        for process in frontends.processes { process.send(signal: SIGUSR1) }
         waitForSentinels(frontends.processes, on: loop, until: deadline) {
             frontends.processes.contains { $0.isAlive } && !isInterrupted()
         }
@@ -465,14 +483,6 @@ package final class Supervisor {
         } while reaped != 0
         if let replaced = try? orphanGuard?.ensureReaper(), replaced {
             logger.warning("The reaper process was killed; started another")
-        }
-    }
-
-    private func dumpState() {
-        let children = (engines?.children ?? []) + (frontends?.children ?? [])
-        logger.info("State: \(state), up \(milliseconds(ContinuousClock.now - start)) ms")
-        for child in children {
-            logger.info("\(child.name) pid \(child.process.pid): \(child.process.exitDescription)")
         }
     }
 }

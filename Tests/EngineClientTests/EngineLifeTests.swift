@@ -140,6 +140,42 @@ import ZeroMQ
         await restarted.stop()
     }
 
+    @Test func aNamedDeathConcernsOneEngineAndNotItsSuccessor() async throws {
+        let bench = try TestBench {
+            $0.engineCount = 2
+            $0.enginesAreReplaced = true
+        }
+        let killed = try bench.engine(rank: 0, response: ScriptedEngine.response(instance: "first"))
+        let other = try bench.engine(rank: 1)
+        _ = try await bench.client.waitUntilReady()
+        let lost = bench.add("lost", rank: 0)
+        _ = try await killed.nextAdd()
+        let kept = bench.add("kept", rank: 1)
+        let keptID = try await other.nextAdd().requestID
+        // Its own sentinel does not say whose it is; the supervisor's does.
+        killed.sendRaw([Array("ENGINE_CORE_DEAD".utf8)])
+        await killed.stop()
+        other.sendRaw(EngineDeathNotice(rank: 0, instanceID: "first").frames)
+        #expect(await lost.receiver.finish().last?.failure == .engineDead(reason: "engine 0 died"))
+        #expect(bench.client.state.isReady)
+
+        let restarted = try bench.engine(rank: 0, response: ScriptedEngine.response(instance: "second"))
+        let answers = Task {
+            for _ in 0..<2 { restarted.send(try await restarted.nextAdd().requestID, [4], finish: .stop) }
+        }
+        // Refused until it has registered.
+        while await bench.add("again", rank: 0).receiver.finish().tokens != [4] {}
+        // News that come late are about the dead process.
+        other.sendRaw(EngineDeathNotice(rank: 0, instanceID: "first").frames)
+        other.send(keptID, [1], finish: .stop)
+        #expect(await kept.receiver.finish().tokens == [1])
+        #expect(await bench.add("still there", rank: 0).receiver.finish().tokens == [4])
+        try await answers.value
+        await bench.client.shutdown()
+        await restarted.stop()
+        await other.stop()
+    }
+
     @Test func deathToldFromOutside() async throws {
         let bench = try TestBench()
         let engine = try bench.engine()

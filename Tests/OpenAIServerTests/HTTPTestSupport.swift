@@ -21,6 +21,11 @@ final class ScriptedEngine: EngineConnection {
         var failures: [String: EngineFailure] = [:]
         var calls: [Call] = []
         var abortAllCount = 0
+        var inFlight = 0
+        var messages: UInt64 = 0
+        /// Utility calls that nobody answers.
+        var isSilent = false
+        var unanswered: [@Sendable () -> Void] = []
     }
 
     private let script: Mutex<Script>
@@ -30,13 +35,27 @@ final class ScriptedEngine: EngineConnection {
     }
 
     var state: EngineClientState { script.withLock { $0.state } }
-    var inFlight: Int { 0 }
+    var inFlight: Int { script.withLock { $0.inFlight } }
+    var messagesReceived: UInt64 { script.withLock { $0.messages } }
     var calls: [Call] { script.withLock { $0.calls } }
 
     func setState(_ state: EngineClientState) { script.withLock { $0.state = state } }
     /// What `method` answers, as msgpack.
     func answer(_ method: String, _ bytes: [UInt8]) { script.withLock { $0.results[method] = bytes } }
     func fail(_ method: String, _ failure: EngineFailure) { script.withLock { $0.failures[method] = failure } }
+    func setInFlight(_ count: Int) { script.withLock { $0.inFlight = count } }
+    func sendMessage() { script.withLock { $0.messages += 1 } }
+
+    /// As a stopped process: calls are answered when it goes on.
+    func stop() { script.withLock { $0.isSilent = true } }
+    func goOn() {
+        let late = script.withLock { script in
+            script.isSilent = false
+            defer { script.unanswered = [] }
+            return script.unanswered
+        }
+        for answer in late { answer() }
+    }
 
     func add(_ request: EngineCoreRequest, inbox: any OutputInbox, receiver: any RequestReceiver) -> RequestHandle {
         RequestHandle(slot: 0, generation: 0)
@@ -53,7 +72,11 @@ final class ScriptedEngine: EngineConnection {
             if let failure = script.failures[method] { return .failure(failure) }
             return .success([UtilityOutput(callID: 1, failureMessage: nil, result: script.results[method])])
         }
-        completion(result)
+        let waits = script.withLock { script in
+            if script.isSilent { script.unanswered.append { completion(result) } }
+            return script.isSilent
+        }
+        if !waits { completion(result) }
     }
 
     func onSchedulerStats(_ observer: @escaping @Sendable (Int, SchedulerStats) -> Void) {}
@@ -86,7 +109,8 @@ final class WireConnection {
 
     init(
         configure: (inout ServerConfiguration) -> Void = { _ in }, engine: ScriptedEngine = ScriptedEngine(),
-        connection: (any EngineConnection)? = nil,
+        connection: (any EngineConnection)? = nil, watch: EngineWatch? = nil,
+        startup: StartupTimeline = StartupTimeline(),
         routes: (inout Router, ServerContext) -> Void = { router, _ in TestRoutes.install(&router) }
     ) throws {
         var configuration = ServerConfiguration(modelTag: "models/tiny", servedModelNames: ["tiny", "tiny-alias"])
@@ -96,7 +120,8 @@ final class WireConnection {
         self.engine = engine
         context = ServerContext(
             configuration: configuration, engine: connection ?? engine,
-            metrics: FrontendMetrics(modelName: "tiny", startTime: 1), group: channel.embeddedEventLoop, startTime: 1)
+            metrics: FrontendMetrics(modelName: "tiny", startTime: 1), group: channel.embeddedEventLoop, startTime: 1,
+            watch: watch, startup: startup)
         var router = Router()
         routes(&router, context)
         let service = HTTPService(context: context, router: router)

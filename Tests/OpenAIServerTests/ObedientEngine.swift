@@ -18,6 +18,7 @@ final class ObedientEngine: EngineConnection {
     let aborted = Mutex<[UInt32]>([])
 
     var state: EngineClientState { .ready(.tiny) }
+    var messagesReceived: UInt64 { 0 }
     var inFlight: Int { running.withLock { $0.count { !$0.isFinished } } }
     var requests: [EngineCoreRequest] { running.withLock { $0.map(\.request) } }
 

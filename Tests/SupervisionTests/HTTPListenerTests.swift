@@ -185,6 +185,15 @@ import Testing
 }
 
 @Suite struct ServiceNotifierTests {
+    @Test func watchdogIsFedTwicePerInterval() {
+        #expect(ServiceNotifier.watchdogInterval(microseconds: "3000000", pid: nil) == .milliseconds(1500))
+        #expect(ServiceNotifier.watchdogInterval(microseconds: "3000000", pid: "\(getpid())") == .milliseconds(1500))
+        #expect(ServiceNotifier.watchdogInterval(microseconds: "3000000", pid: "1") == nil)
+        #expect(ServiceNotifier.watchdogInterval(microseconds: nil, pid: nil) == nil)
+        #expect(ServiceNotifier.watchdogInterval(microseconds: "x", pid: nil) == nil)
+        #expect(ServiceNotifier.watchdogInterval(microseconds: "0", pid: nil) == nil)
+    }
+
     private func receive(_ address: SocketAddress, path: String) -> [String] {
         let manager = FileDescriptor(owning: socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0))
         #expect(address.withPointer { bind(manager.rawValue, $0, $1) } == 0)

@@ -48,6 +48,22 @@ import ZeroMQ
         #expect(violation { _ = try state.receive(identity: [0, 0], remote) }?.contains("started elsewhere") == true)
     }
 
+    @Test func aSuccessorIsExpectedAgain() throws {
+        var state = HandshakeState(firstRank: 0, count: 2)
+        for rank in [UInt8(0), 1] {
+            _ = try state.receive(identity: [rank, 0], hello)
+            var named = ready
+            named.instanceID = "process \(rank)"
+            _ = try state.receive(identity: [rank, 0], named)
+        }
+        #expect(state.instance(ofRank: 1) == "process 1")
+        state.expectAgain(rank: 1)
+        #expect(!state.isComplete && state.waitingFor.map(\.rank) == [1] && state.instance(ofRank: 1) == nil)
+        #expect(try state.receive(identity: [1, 0], hello) == .sendInit(rank: 1))
+        #expect(try state.receive(identity: [1, 0], ready) == .engineReady(rank: 1))
+        #expect(state.isComplete && state.instance(ofRank: 0) == "process 0")
+    }
+
     @Test func enginesMustAgreeOnTheirParallelConfiguration() throws {
         var state = HandshakeState(firstRank: 0, count: 2)
         for rank in [UInt8(0), 1] { _ = try state.receive(identity: [rank, 0], hello) }

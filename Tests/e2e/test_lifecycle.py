@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -129,3 +130,44 @@ def test_children_die_with_the_terminal(start_server):
     server.process.send_signal(signal.SIGHUP)
     server.wait_exit(10)
     server.assert_gone()
+
+
+def test_hung_engine_fails_readiness_and_recovers(start_server):
+    """A stopped engine is alive for vLLM's /health; readiness and metric tell, and everything goes on after SIGCONT."""
+    server = start_server("--engine-hang-timeout", "1")
+    assert [server.get(path).status for path in ("/health/live", "/health/ready", "/health/startup")] == [200] * 3
+    load = Load(server.port, 2).start()
+    load.wait_for_all_open()
+    engine = server.child("engine")
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        assert wait_until(lambda: server.get("/health/ready").status == 503, 10)
+        answer = server.get("/health/ready")
+        assert "hangs" in answer.json()["error"]["message"] and answer.headers["retry-after"]
+        assert server.get("/health").status == 200 and server.get("/health/live").status == 200
+        assert server.metric("vllm:engine_hung") == 1 and server.metric("vllm:engine_last_progress_seconds") > 1
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    assert wait_until(lambda: server.get("/health/ready").status == 200, 10)
+    assert load.join() == ["done"] * 2 and server.metric("vllm:engine_hung") == 0
+
+
+def test_long_step_is_no_hang(start_server):
+    """The prompt takes several times the timeout to compute, in one step; the heartbeat comes from another thread."""
+    server = start_server("--engine-hang-timeout", "0.3", "--max-num-batched-tokens", "8192", "--no-enable-prefix-caching",
+                          "--threads", "1", "--max-num-seqs", "64")
+    done = threading.Event()
+    seen = []
+
+    def probe():
+        while not done.is_set():
+            seen.append(server.get("/health/ready").status)
+            time.sleep(0.02)
+
+    prober = threading.Thread(target=probe)
+    prober.start()
+    prompts = [f"{number} " + "hello " * 240 for number in range(64)]
+    answer = server.post("/v1/completions", {"prompt": prompts, "max_tokens": 1})
+    done.set()
+    prober.join()
+    assert answer.status == 200 and set(seen) == {200}

@@ -15,11 +15,13 @@ constexpr double forever = std::numeric_limits<double>::infinity();
 
 }  // namespace
 
-EngineCore::EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& input, OutputThread& output)
+EngineCore::EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& input, OutputThread& output,
+                       Pulse& pulse)
     : config_(std::move(config)),
       executor_(executor),
       input_(input),
       output_(output),
+      pulse_(pulse),
       scheduler_(config_.scheduler, BlockHasher::random()),
       encoder_(config_.layout, config_.engine_index),
       stamps_(config_.stamps_path),
@@ -45,7 +47,10 @@ void EngineCore::run() {
 
 void EngineCore::handle_events(double deadline) {
     events_.clear();
+    pulse_.busy_since.store(0, std::memory_order_relaxed);
     input_.take(events_, deadline);
+    pulse_.turns.fetch_add(1, std::memory_order_relaxed);
+    pulse_.busy_since.store(monotonic_seconds(), std::memory_order_relaxed);
     for (InputEvent& event : events_) {
         std::visit([&](auto& message) { handle(message); }, event);
     }

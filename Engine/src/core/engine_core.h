@@ -8,6 +8,7 @@
 
 #include "core/executor.h"
 #include "core/input_queue.h"
+#include "core/pulse.h"
 #include "core/scheduler.h"
 #include "core/stamp_file.h"
 #include "wire/output_encoder.h"
@@ -33,7 +34,7 @@ struct FatalError : std::runtime_error {
 
 class EngineCore {
   public:
-    EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& input, OutputThread& output);
+    EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& input, OutputThread& output, Pulse& pulse);
 
     // Runs until a shutdown request has been carried out. Throws on anything fatal.
     void run();
@@ -78,6 +79,7 @@ class EngineCore {
     Executor& executor_;
     InputQueue& input_;
     OutputThread& output_;
+    Pulse& pulse_;
     Scheduler scheduler_;
     OutputEncoder encoder_;
     StampFile stamps_;

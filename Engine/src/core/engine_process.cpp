@@ -108,13 +108,14 @@ std::string make_instance_id() {
 }
 
 TransportOptions transport_options(const EngineCoreConfig& config, const Executor& executor, EngineAddresses addresses,
-                                   const cpu_set_t& cpus, bool control) {
+                                   const cpu_set_t& cpus, bool control, double load_seconds) {
     TransportOptions transport;
     transport.addresses = std::move(addresses);
     transport.engine_index = config.engine_index;
     transport.limits = {executor.info().vocab_size, config.scheduler.max_model_len};
     transport.cpus = cpus;
     transport.control = control;
+    transport.layout = config.layout;
     ReadyResponse ready;
     ready.max_model_len = config.scheduler.max_model_len;
     ready.num_blocks = config.scheduler.num_blocks;
@@ -125,6 +126,8 @@ TransportOptions transport_options(const EngineCoreConfig& config, const Executo
     ready.max_num_seqs = config.scheduler.max_num_seqs;
     ready.max_num_batched_tokens = config.scheduler.max_num_batched_tokens;
     ready.instance_id = make_instance_id();
+    ready.load_seconds = load_seconds;
+    transport.instance_id = ready.instance_id;
     transport.ready_response = encode_ready_response(ready);
     return transport;
 }
@@ -147,10 +150,13 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
     executor->allocate_kv(kv.num_blocks);
 
     EngineCoreConfig config = core_config(options, *executor, kv);
-    TransportOptions transport = transport_options(config, *executor, std::move(addresses), cpus, options.control);
+    TransportOptions transport =
+        transport_options(config, *executor, std::move(addresses), cpus, options.control, monotonic_seconds() - start);
     OutputThread output(context, transport, queue);
     output.start();
-    InputThread input(context, std::move(transport), queue, output);
+    std::string instance_id = options.control ? transport.instance_id : "";
+    Pulse pulse;
+    InputThread input(context, std::move(transport), queue, output, pulse);
     lifeline.serving();
 
     const ExecutorInfo& info = executor->info();
@@ -162,11 +168,11 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
         static_cast<double>(executor->kv_bytes_per_block()) * kv.num_blocks / (1 << 20), kv.max_model_len,
         static_cast<int>(config.layout.vllm_version.size()), config.layout.vllm_version.data());
 
-    handshake.send_ready();
+    handshake.send_ready(instance_id);
     input.start(options.control ? handshake.take_socket() : nullptr);
 
     try {
-        EngineCore core(config, *executor, queue, output);
+        EngineCore core(config, *executor, queue, output, pulse);
         core.run();
     } catch (...) {
         output.send_engine_dead();

@@ -73,16 +73,20 @@ Handshake::Handshake(ZmqContext& context, HandshakeOptions options)
     send_status("HELLO");
 }
 
-void Handshake::send_status(const char* status) {
+void Handshake::send_status(const char* status, const std::string& instance_id) {
     std::vector<uint8_t> payload;
     MsgpackWriter writer(payload);
-    writer.map(3);
+    writer.map(instance_id.empty() ? 3 : 4);
     writer.string("status");
     writer.string(status);
     writer.string("local");
     writer.boolean(options_.local);
     writer.string("headless");
     writer.boolean(options_.headless);
+    if (!instance_id.empty()) {
+        writer.string("instance_id");
+        writer.string(instance_id);
+    }
     socket_.send(payload);
 }
 
@@ -103,12 +107,12 @@ EngineAddresses Handshake::wait_for_init() {
     }
 }
 
-void Handshake::send_ready() { send_status("READY"); }
+void Handshake::send_ready(const std::string& instance_id) { send_status("READY", instance_id); }
 
 std::vector<uint8_t> encode_ready_response(const ReadyResponse& ready) {
     std::vector<uint8_t> payload;
     MsgpackWriter writer(payload);
-    writer.map(28);
+    writer.map(30);
     auto integer = [&](std::string_view key, int64_t value) {
         writer.string(key);
         writer.integer(value);
@@ -145,6 +149,10 @@ std::vector<uint8_t> encode_ready_response(const ReadyResponse& ready) {
     boolean("supports_draft_weight_updates", false);
     integer("effective_attention_block_size", ready.block_size);
     integer("coord_store_port", 0);
+    // Not vLLM's: the engine answers the utility call "heartbeat" even during a long step; how long loading took.
+    boolean("heartbeat", true);
+    writer.string("load_seconds");
+    writer.number(ready.load_seconds);
     for (std::string_view absent :
          {"dp_stats_address", "mamba_block_size", "kv_events_config", "weight_transfer_backend",
           "coordinator_input_address", "coordinator_output_address"}) {

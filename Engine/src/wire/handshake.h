@@ -35,13 +35,13 @@ class Handshake {
     Handshake(ZmqContext& context, HandshakeOptions options);
     // Waits for INIT. Throws ZmqError with a message for the user if none comes in time or it is malformed.
     EngineAddresses wait_for_init();
-    // Model loaded, data plane up.
-    void send_ready();
+    // Model loaded, data plane up. `instance_id` is for a supervisor that speaks of this process later; empty = none.
+    void send_ready(const std::string& instance_id = "");
     // For conversations after READY, in another thread from then on.
     std::unique_ptr<ZmqSocket> take_socket() { return std::make_unique<ZmqSocket>(std::move(socket_)); }
 
   private:
-    void send_status(const char* status);
+    void send_status(const char* status, const std::string& instance_id = "");
 
     HandshakeOptions options_;
     ZmqSocket socket_;
@@ -62,6 +62,7 @@ struct ReadyResponse {
     int max_num_seqs = 0;
     int max_num_batched_tokens = 0;
     std::string instance_id;
+    double load_seconds = 0;
 };
 
 std::vector<uint8_t> encode_ready_response(const ReadyResponse& ready);

@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "core/request_validation.h"
 #include "wire/msgpack_reader.h"
+#include "wire/msgpack_writer.h"
 
 namespace blas_engine {
 namespace {
@@ -32,11 +33,14 @@ void enter_thread(const char* name, const cpu_set_t& cpus) {
 
 }  // namespace
 
-InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue, OutputThread& output)
+InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue, OutputThread& output,
+                         const Pulse& pulse)
     : context_(context),
       options_(std::move(options)),
       queue_(queue),
       output_(output),
+      pulse_(pulse),
+      encoder_(options_.layout, options_.engine_index),
       stop_event_(eventfd(0, EFD_CLOEXEC)) {
     if (stop_event_ < 0) throw ZmqError(std::string("eventfd: ") + std::strerror(errno));
     auto identity = engine_identity(options_.engine_index);
@@ -50,7 +54,8 @@ InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQue
     }
     clients_.resize(static_cast<size_t>(output_.num_clients()));
     for (size_t i = 0; i < options_.addresses.inputs.size(); ++i) {
-        open_client(static_cast<int>(i), options_.addresses.inputs[i]);
+        // A supervisor that knows this frontend under a later index leaves the others empty.
+        if (!options_.addresses.inputs[i].empty()) open_client(static_cast<int>(i), options_.addresses.inputs[i]);
     }
     if (coordinator_) {
         // The coordinator says READY once all engines have subscribed.
@@ -226,11 +231,38 @@ void InputThread::handle_message(const ZmqSocket::Message& message, int client_i
     } else if (auto* abort = std::get_if<AbortMessage>(&decoded)) {
         queue_.push(std::move(*abort));
     } else if (auto* utility = std::get_if<UtilityMessage>(&decoded)) {
-        queue_.push(std::move(*utility));
+        if (utility->method == "heartbeat") {
+            answer_heartbeat(std::move(*utility));
+        } else {
+            queue_.push(std::move(*utility));
+        }
     } else {
         log(LogLevel::warning, "dropped a message of frontend %d: %s", client_index,
             std::get<DroppedMessage>(decoded).reason.c_str());
     }
+}
+
+// [turns, seconds in the present turn, CPU seconds of the process]: alive, and whether it gets on, for a frontend that
+// wants to tell a long step from a process that hangs.
+void InputThread::answer_heartbeat(UtilityMessage call) {
+    timespec cpu{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &cpu);
+    double now = monotonic_seconds();
+    double busy_since = pulse_.busy_since.load(std::memory_order_relaxed);
+    UtilityResult result;
+    result.call_id = std::move(call.call_id);
+    MsgpackWriter writer(result.value);
+    writer.array(3);
+    writer.integer(pulse_.turns.load(std::memory_order_relaxed));
+    writer.number(busy_since > 0 ? std::max(0.0, now - busy_since) : 0);
+    writer.number(static_cast<double>(cpu.tv_sec) + static_cast<double>(cpu.tv_nsec) * 1e-9);
+    auto message = output_.acquire();
+    message->client_index = call.client_index;
+    StepOutputs outputs;
+    outputs.utility = &result;
+    outputs.timestamp = now;
+    encoder_.encode(outputs, *message);
+    output_.send(std::move(message));
 }
 
 // libzmq reconnects by itself when a frontend is restarted on the same listener. The new one has to be told who is
@@ -275,7 +307,11 @@ OutputThread::OutputThread(ZmqContext& context, const TransportOptions& options,
         throw ZmqError("INIT names more than " + std::to_string(num_clients_) + " frontends");
     }
     sockets_.resize(static_cast<size_t>(num_clients_));
-    for (size_t i = 0; i < options.addresses.outputs.size(); ++i) sockets_[i] = connect(options.addresses.outputs[i]);
+    for (size_t i = options.addresses.outputs.size(); i-- > 0;) {
+        if (options.addresses.outputs[i].empty()) continue;
+        sockets_[i] = connect(options.addresses.outputs[i]);
+        first_client_.store(static_cast<int>(i));
+    }
     if (has_coordinator_) coordinator_ = connect(options.addresses.coordinator_output);
 }
 

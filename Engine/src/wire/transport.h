@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/input_queue.h"
+#include "core/pulse.h"
 #include "core/request.h"
 #include "sampling/sampling_params.h"
 #include "wire/control.h"
@@ -26,9 +27,12 @@ struct TransportOptions {
     EngineAddresses addresses;
     int engine_index = 0;
     std::vector<uint8_t> ready_response;
+    // The one in it.
+    std::string instance_id;
     SamplingLimits limits;
     // Frontends may come and go: see control.h.
     bool control = false;
+    OutputLayout layout = safe_output_layout();
     // CPUs for the I/O threads: those of the process before the compute pool pinned its threads.
     cpu_set_t cpus{};
 };
@@ -39,7 +43,9 @@ class OutputThread;
 class InputThread {
   public:
     // Connects all input sockets and registers with each frontend. With a coordinator, waits for its READY.
-    InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue, OutputThread& output);
+    // `pulse`: the busy loop's, which has to outlive this object.
+    InputThread(ZmqContext& context, TransportOptions options, InputQueue& queue, OutputThread& output,
+                const Pulse& pulse);
     ~InputThread();
     InputThread(const InputThread&) = delete;
     InputThread& operator=(const InputThread&) = delete;
@@ -64,6 +70,7 @@ class InputThread {
     void report(std::string_view status, int client_index, std::string_view error = {});
     void receive_all(int client_index);
     void handle_message(const ZmqSocket::Message& message, int client_index);
+    void answer_heartbeat(UtilityMessage call);
     void handle_monitor(int client_index);
     void drain_coordinator();
 
@@ -71,6 +78,8 @@ class InputThread {
     TransportOptions options_;
     InputQueue& queue_;
     OutputThread& output_;
+    const Pulse& pulse_;
+    OutputEncoder encoder_;
     // By client index; null where there is no frontend.
     std::vector<std::unique_ptr<Client>> clients_;
     int monitors_opened_ = 0;

@@ -603,6 +603,31 @@ TEST(EngineProcess, BadControlMessagesAreRefused) {
     EXPECT_EQ(frontend.collect("a").size(), 3u);
 }
 
+TEST(EngineProcess, HeartbeatIsAnsweredWhileTheLoopHangs) {
+    ScriptedFrontend frontend;
+    EngineProcess engine(frontend.arguments({"--mock-fault", "hang-after-tokens=1"}));
+    frontend.accept_engine();
+    // [nil,[turns,seconds in this turn,CPU seconds]]
+    auto beat = [&] {
+        Answer answer = frontend.call("heartbeat");
+        EXPECT_EQ(answer[1], "nil");
+        size_t first = answer[2].find(',') + 2;
+        size_t second = answer[2].find(',', first) + 1;
+        size_t third = answer[2].find(',', second) + 1;
+        return std::tuple(std::stoi(answer[2].substr(first)), std::stod(answer[2].substr(second)),
+                          std::stod(answer[2].substr(third)));
+    };
+    frontend.add("r", 100);
+    while (std::get<1>(beat()) < 0.1) {
+    }
+    auto [turns, busy, cpu] = beat();
+    auto [later_turns, later_busy, later_cpu] = beat();
+    EXPECT_EQ(turns, later_turns);
+    EXPECT_GT(later_busy, busy);
+    EXPECT_GE(later_cpu, cpu);
+    EXPECT_TRUE(frontend.quiet());
+}
+
 TEST(EngineProcess, MockHonoursStopAndAllowedIds) {
     ScriptedFrontend frontend;
     EngineProcess engine(frontend.arguments({"--mock-output-tokens", "7"}));

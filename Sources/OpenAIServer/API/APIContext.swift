@@ -28,7 +28,9 @@ struct APIContext: Sendable {
         switch server.engine.state {
         case .ready(let information): return information.maxModelLength
         case .waitingForEngines: throw .serviceUnavailable("The engine is still starting.")
-        case .dead(let reason): throw APIError(.engineDead(reason: reason))
+        case .dead(let reason):
+            throw APIError(
+                .engineDead(reason: reason), engineReturns: server.configuration.enginesAreReplaced)
         case .closed: throw APIError(.shuttingDown)
         }
     }

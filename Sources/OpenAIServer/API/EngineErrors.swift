@@ -4,8 +4,11 @@ import NIOHTTP1
 
 extension APIError {
     /// A failure of the engine client as an answer (vLLM: `EngineDeadError`, `EngineGenerateError`).
-    init(_ failure: EngineFailure) {
+    ///
+    /// - Parameter returns: the engine is being replaced, so that trying again makes sense; vLLM's never is.
+    init(_ failure: EngineFailure, engineReturns returns: Bool = false) {
         switch failure {
+        case .engineDead where returns: self = .serviceUnavailable("The engine has died and is being restarted.")
         case .engineDead:
             self = .internalError("The engine has died; the server had an error while processing your request.")
         case .requestFailed(let reason): self = .internalError(reason)

@@ -109,7 +109,8 @@ final class GenerationJob {
         guard !ended, !sequence.isFinished else { return }
         switch event {
         case .failed(let failure):
-            fail(APIError(failure), finishReason: "error", cause: "engine_error")
+            let error = APIError(failure, engineReturns: api.server.configuration.enginesAreReplaced)
+            fail(error, finishReason: "error", cause: "engine_error")
         case .output(let output, let timestamp):
             if output.finishReason == .error {
                 fail(APIError(engineError: output.error), finishReason: "error", cause: "engine_error")

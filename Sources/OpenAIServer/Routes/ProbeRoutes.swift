@@ -9,6 +9,14 @@ package enum ProbeRoutes {
     package static func install(on router: inout Router, context: ServerContext) {
         let health = HealthHandler(context: context)
         router.add(.GET, "/health", .probe, health)
+        // vLLM knows `/health` only; these are what orchestrators ask for, each with its own meaning.
+        router.add(.GET, "/health/live", .probe) { _, response in
+            response.send(status: .ok, contentType: "", headers: [:], body: ByteBuffer())
+        }
+        router.add(.GET, "/health/ready", .probe, HealthHandler(context: context, asksForProgress: true))
+        for path in ["/health/startup", "/startup"] {
+            router.add(.GET, path, .probe) { _, response in sendStartup(context, response) }
+        }
         router.add(.GET, "/ping", .probe, health)
         router.add(.POST, "/ping", .probe, health)
         router.add(.GET, "/version", .probe) { _, response in
@@ -39,6 +47,15 @@ package enum ProbeRoutes {
         router.add(.GET, "/kv_event_sources") { _, response in response.sendJSON(ByteBuffer(string: "{}")) }
     }
 
+    /// 200 once the engine has been ready, 503 before; the phases so far in either case.
+    private static func sendStartup(_ context: ServerContext, _ response: any ResponseWriter) {
+        var body = ByteBuffer()
+        body.appendJSON(.object(context.startup.json))
+        response.send(
+            status: context.startup.isComplete ? .ok : .serviceUnavailable, contentType: "application/json",
+            headers: [:], body: body)
+    }
+
     /// The engine's version of vLLM; the server's own before an engine is there.
     private static func version(of context: ServerContext) -> String {
         if case .ready(let information) = context.engine.state, !information.vllmVersion.isEmpty {
@@ -51,6 +68,8 @@ package enum ProbeRoutes {
 /// 200 with an empty body while requests can be answered, 503 with the reason while not.
 struct HealthHandler: RouteHandler {
     let context: ServerContext
+    /// An engine that is alive but hangs counts as unavailable, too.
+    var asksForProgress = false
 
     func handle(_ request: HTTPRequest, _ response: any ResponseWriter) {
         if let reason = unavailability() {
@@ -63,9 +82,13 @@ struct HealthHandler: RouteHandler {
     private func unavailability() -> APIError? {
         guard context.life.phase == .serving else { return .serviceUnavailable("The server is shutting down.") }
         return switch context.engine.state {
-        case .ready: nil
+        case .ready:
+            asksForProgress
+                ? context.watch?.problem.map { .serviceUnavailable("The engine hangs: \($0).", retryAfter: 5) } : nil
         case .waitingForEngines: .serviceUnavailable("The engine is still starting.")
-        case .dead(let reason): .serviceUnavailable("The engine is dead: \(reason)", retryAfter: nil)
+        case .dead(let reason):
+            .serviceUnavailable(
+                "The engine is dead: \(reason)", retryAfter: context.configuration.enginesAreReplaced ? 1 : nil)
         case .closed: .serviceUnavailable("The server is shutting down.")
         }
     }

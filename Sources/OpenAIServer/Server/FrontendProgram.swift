@@ -43,6 +43,7 @@ package struct FrontendProgram {
     }
 
     private func serve(_ installRoutes: RouteInstaller) throws -> Int32 {
+        let startup = StartupTimeline(report: environment.startupReport)
         let events = try SignalPipe()
         events.catchSignals()
         if let descriptor = environment.deathDescriptor { try DeathPipe.watch(descriptor) }
@@ -60,9 +61,11 @@ package struct FrontendProgram {
             modelName: configuration.servedModelNames[0],
             engineCount: commandLine.engineStartIndex + commandLine.engineCount, startTime: startTime,
             memory: metricMemory())
+        let watch = watchEngine(engine, metrics, group)
         let context = ServerContext(
-            configuration: configuration, engine: engine, metrics: metrics, group: group, startTime: startTime)
-        observe(engine, metrics, events)
+            configuration: configuration, engine: engine, metrics: metrics, group: group, startTime: startTime,
+            watch: watch, startup: startup)
+        observe(engine, metrics, events, startup)
 
         var router = Router()
         ProbeRoutes.install(on: &router, context: context)
@@ -71,6 +74,7 @@ package struct FrontendProgram {
             DevelopmentRoutes.install(on: &router, context: context)
         }
         try installRoutes(&router, context, pool)
+        startup.reached("tokenizer_loaded")
         if !configuration.disableDocs { RouteCatalog.install(on: &router) }
         UnsupportedRoutes.install(on: &router, context: context)
 
@@ -82,15 +86,19 @@ package struct FrontendProgram {
             "listening on \(listener.localAddress?.shortDescription ?? "an inherited socket") with \(loops) event loops"
         )
 
+        startup.reached("listening")
+
         var status = StatusLine()
         let interval = configuration.disableLogStats ? nil : environment.statusInterval
         while true {
-            switch events.next(milliseconds: interval.map { Int32($0 * 1000) }) {
+            let event = events.next(milliseconds: interval.map { Int32($0 * 1000) })
+            switch event {
             case .stop:
-                shutDown(context, listener, engine, events, patience: configuration.shutdownTimeout)
+                let patience = configuration.shutdownTimeout
+                shutDown(context, listener, engine, events, patience: patience, accepting: patience > 0)
                 return 0
-            case .drain:
-                shutDown(context, listener, engine, events, patience: .infinity)
+            case .drain, .handOver:
+                shutDown(context, listener, engine, events, patience: .infinity, accepting: event == .drain)
                 return 0
             case .startupFailed:
                 guard case .dead(let reason) = engine.state else { continue }
@@ -124,6 +132,7 @@ package struct FrontendProgram {
         settings.coordinatorAddress = commandLine.coordinatorAddress
         settings.clientIndex = commandLine.clientIndex
         settings.clientCount = commandLine.clientCount
+        settings.enginesAreReplaced = environment.enginesAreReplaced
         settings.readyTimeout = .seconds(configuration.engineReadyTimeout)
         let client = try EngineClient(configuration: settings, logger: logger)
         let (input, output) = try client.start()
@@ -140,8 +149,23 @@ package struct FrontendProgram {
         close(descriptor)
     }
 
+    /// Looks regularly whether the engines get on.
+    private func watchEngine(
+        _ engine: EngineClient, _ metrics: FrontendMetrics, _ group: any EventLoopGroup
+    ) -> EngineWatch? {
+        guard environment.engineHangTimeout > 0 else { return nil }
+        let watch = EngineWatch(engine, timeout: environment.engineHangTimeout, logger: logger)
+        watch.start(on: group.next())
+        metrics.setEngineHealth {
+            EngineHealth(isHung: watch.problem != nil, secondsSinceProgress: watch.secondsSinceProgress)
+        }
+        return watch
+    }
+
     /// Connects the engines' news with metrics, log and main thread.
-    private func observe(_ engine: EngineClient, _ metrics: FrontendMetrics, _ events: SignalPipe) {
+    private func observe(
+        _ engine: EngineClient, _ metrics: FrontendMetrics, _ events: SignalPipe, _ startup: StartupTimeline
+    ) {
         let recorder = metrics.makeRecorder()
         engine.onSchedulerStats { index, stats in
             metrics.setScheduler(
@@ -156,6 +180,7 @@ package struct FrontendProgram {
             switch state {
             case .ready(let information):
                 wasReady.set()
+                startup.complete(engineLoadSeconds: information.loadSeconds)
                 metrics.setEngineConfiguration(
                     EngineConfigurationInfo(
                         blockSize: information.blockSize, numGPUBlocks: information.numGPUBlocks,
@@ -184,39 +209,48 @@ package struct FrontendProgram {
             case .waitingForEngines, .closed: break
             }
             switch events.next(milliseconds: 10) {
-            case .stop, .drain: return 0
+            case .stop, .drain, .handOver: return 0
             case .startupFailed, .wakeUp, nil: break
             }
         }
     }
 
-    /// Stops accepting, lets requests end for `patience` seconds, ends the rest in-band, and says goodbye to the engines.
-    /// A stop signal skips the waiting.
+    /// Lets requests end for `patience` seconds, ends the rest in-band, and says goodbye to the engines. A stop signal
+    /// skips the waiting.
+    ///
+    /// - Parameter accepting: new connections are still taken, and their requests refused with 503; otherwise somebody
+    ///   else takes them, or nobody.
     private func shutDown(
         _ context: ServerContext, _ listener: HTTPListener, _ engine: EngineClient, _ events: SignalPipe,
-        patience: Double
+        patience: Double, accepting: Bool
     ) {
         let limit = patience.isFinite ? ", waiting up to \(patience) s" : ""
         logger.info("draining: \(context.runningRequests()) requests are running\(limit)")
-        try? listener.close().wait()
+        if !accepting { try? listener.close().wait() }
         context.startDraining()
         wait(seconds: patience, events) { context.runningRequests() == 0 }
+        try? listener.close().wait()
         let rest = context.runningRequests()
         logger.info("stopping: \(rest) requests are ended")
         context.endRunningRequests()
-        // Time for the last bytes to leave; a client that does not take them is not waited for.
-        wait(seconds: 1, events) { context.openConnections() == 0 }
+        // Time for the last bytes to leave; a client that does not take them is not waited for longer.
+        wait(seconds: 3) { context.openConnections() == 0 }
         engine.shutdown(drainTimeout: .zero) { events.post(.wakeUp) }
         wait(seconds: 2, events) { engine.state == .closed }
     }
 
-    /// Until `condition` holds, the time is over, or another stop signal comes.
-    private func wait(seconds: Double, _ events: SignalPipe, until condition: () -> Bool) {
+    /// Until `condition` holds, the time is over, or another stop signal comes (with `events`).
+    private func wait(seconds: Double, _ events: SignalPipe? = nil, until condition: () -> Bool) {
         let end = WallClockTime.monotonic() + seconds
         while !condition() {
             let left = end - WallClockTime.monotonic()
             guard left > 0 else { return }
-            if events.next(milliseconds: Int32(min(20, max(1, left * 1000)))) == .stop { return }
+            let pause = Int32(min(20, max(1, left * 1000)))
+            guard let events else {
+                poll(nil, 0, pause)
+                continue
+            }
+            if events.next(milliseconds: pause) == .stop { return }
         }
     }
 }

@@ -42,7 +42,10 @@ package struct ServerConfiguration: Sendable {
     /// `disable_fastapi_docs`: no `/openapi.json`.
     package var disableDocs = false
     package var disableAccessLog = false
-    package var quietEndpoints: [String] = ["/health", "/metrics", "/ping", "/load", "/version"]
+    package var quietEndpoints: [String] = [
+        "/health", "/health/live", "/health/ready", "/health/startup", "/startup", "/metrics", "/ping", "/load",
+        "/version",
+    ]
     package var limits = HTTPLimits()
     /// Seconds between comment lines on silent streams; 0 = off.
     package var sseKeepAliveInterval = 0.0
@@ -58,6 +61,8 @@ package struct ServerConfiguration: Sendable {
     package var disableLogStats = false
 
     // Environment
+    /// `VLLM_ENGINE_RESTARTS`: the supervisor replaces an engine that died, so failing requests may be tried again.
+    package var enginesAreReplaced = false
     /// `VLLM_SERVER_DEV_MODE=1`: registers the routes that change the engine's state.
     package var developmentMode = false
     /// `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`.

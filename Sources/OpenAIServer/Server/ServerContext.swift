@@ -9,6 +9,9 @@ package final class ServerContext: Sendable {
     package let engine: any EngineConnection
     package let metrics: FrontendMetrics
     package let life = ServerLife()
+    /// Nil = hung engines are not looked for.
+    package let watch: EngineWatch?
+    package let startup: StartupTimeline
     /// Unix seconds; `created` of the model cards.
     package let startTime: Double
     private let loops: [(id: ObjectIdentifier, state: LoopState)]
@@ -16,12 +19,15 @@ package final class ServerContext: Sendable {
     /// - Parameter group: the event loops that serve connections; each gets its inbox and its metrics recorder.
     package init(
         configuration: ServerConfiguration, engine: any EngineConnection, metrics: FrontendMetrics,
-        group: any EventLoopGroup, startTime: Double
+        group: any EventLoopGroup, startTime: Double, watch: EngineWatch? = nil,
+        startup: StartupTimeline = StartupTimeline()
     ) {
         self.configuration = configuration
         self.engine = engine
         self.metrics = metrics
         self.startTime = startTime
+        self.watch = watch
+        self.startup = startup
         var loops: [(id: ObjectIdentifier, state: LoopState)] = []
         for loop in group.makeIterator() {
             loops.append((ObjectIdentifier(loop), LoopState(loop: loop, recorder: metrics.makeRecorder())))

@@ -9,6 +9,12 @@ package struct ServerEnvironment: Sendable {
     package var listensWhenReady = false
     /// `VLLM_LOG_STATS_INTERVAL` in seconds.
     package var statusInterval = 10.0
+    /// `VLLM_ENGINE_RESTARTS`: the supervisor replaces an engine that died.
+    package var enginesAreReplaced = false
+    /// `VLLM_ENGINE_HANG_TIMEOUT_S`: seconds without a sign of life after which an engine counts as hung; 0 = never.
+    package var engineHangTimeout = 10.0
+    /// `VLLM_ENGINE_STARTUP`: what the supervisor did before.
+    package var startupReport: String?
     private var apiKey: String?
     private var maxBodyBytes: Int?
     private var keepAliveSeconds: Int?
@@ -21,6 +27,15 @@ package struct ServerEnvironment: Sendable {
         logLevel = variables["VLLM_LOGGING_LEVEL"]
         deathDescriptor = try Self.int(variables, "VLLM_ENGINE_DEATH_FD", in: 0...1_000_000).map { Int32($0) }
         eventLoopCount = try Self.int(variables, "VLLM_SWIFT_EVENT_LOOPS", in: 1...1024)
+        startupReport = variables["VLLM_ENGINE_STARTUP"]
+        if let text = variables["VLLM_ENGINE_HANG_TIMEOUT_S"], !text.isEmpty {
+            guard let seconds = Double(text), seconds == 0 || (0.1...86_400).contains(seconds) else {
+                throw UsageError(
+                    "environment variable VLLM_ENGINE_HANG_TIMEOUT_S must be 0 (off) or 0.1 to 86400 seconds")
+            }
+            engineHangTimeout = seconds
+        }
+        enginesAreReplaced = Self.flag(variables, "VLLM_ENGINE_RESTARTS")
         listensWhenReady = Self.flag(variables, "VLLM_ENGINE_LISTEN_WHEN_READY")
         if let text = variables["VLLM_LOG_STATS_INTERVAL"], !text.isEmpty {
             guard let seconds = Double(text), seconds >= 0.1, seconds <= 86_400 else {
@@ -47,6 +62,7 @@ package struct ServerEnvironment: Sendable {
         }
         if let maxStopStrings { configuration.maxStopStrings = maxStopStrings }
         if let maxCompletionPrompts { configuration.maxCompletionPrompts = maxCompletionPrompts }
+        configuration.enginesAreReplaced = enginesAreReplaced
         configuration.developmentMode = developmentMode
         configuration.allowRuntimeLoRAUpdating = allowRuntimeLoRAUpdating
     }

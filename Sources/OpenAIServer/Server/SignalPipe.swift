@@ -11,8 +11,10 @@ package final class SignalPipe: Sendable {
         case startupFailed
         /// Something that is waited for may have changed.
         case wakeUp
-        /// SIGUSR2: finish what is running, however long it takes, then stop.
+        /// SIGUSR1: finish what is running, however long it takes, refuse what is new, then stop.
         case drain
+        /// SIGUSR2: the same, but what is new is for another process on the same socket.
+        case handOver
     }
 
     private let readEnd: Int32
@@ -36,20 +38,26 @@ package final class SignalPipe: Sendable {
         close(writeEnd)
     }
 
-    /// From now on SIGTERM, SIGINT and SIGUSR2 are events of this pipe; a broken pipe is an error of the call and no
+    /// From now on SIGTERM, SIGINT, SIGUSR1 and SIGUSR2 are events of this pipe; a broken pipe is an error of the call and no
     /// signal.
     package func catchSignals() {
         Self.handlerDescriptor = writeEnd
         var action = sigaction()
         action.__sigaction_handler.sa_handler = { signal in
             let saved = errno
-            var byte = signal == SIGUSR2 ? Event.drain.rawValue : Event.stop.rawValue
+            var byte =
+                switch signal {
+                case SIGUSR1: Event.drain.rawValue
+                case SIGUSR2: Event.handOver.rawValue
+                default: Event.stop.rawValue
+                }
             _ = write(SignalPipe.handlerDescriptor, &byte, 1)
             errno = saved
         }
         action.sa_flags = SA_RESTART
         sigaction(SIGTERM, &action, nil)
         sigaction(SIGINT, &action, nil)
+        sigaction(SIGUSR1, &action, nil)
         sigaction(SIGUSR2, &action, nil)
         signal(SIGPIPE, SIG_IGN)
     }

@@ -113,6 +113,12 @@ package struct ServeCommand: ParsableCommand {
         configuration.needsAPIKey =
             !listen.apiKey.isEmpty || ProcessInfo.environmentVariable("VLLM_API_KEY") != nil
         configuration.frontendRestarts = supervisor.frontendRestarts
+        configuration.engineRestarts = supervisor.engineRestarts
+        configuration.engineHangTimeout = supervisor.engineHangTimeout?.value
+        if kind != .swift, configuration.engineHangTimeout ?? 0 > 0 {
+            throw SupervisionError(
+                .usage, "--engine-hang-timeout needs --frontend swift: vLLM's frontends do not notice hung engines")
+        }
         configuration.shutdownTimeout = supervisor.shutdownTimeout?.duration ?? .zero
 
         let readyTimeout = try secondsFromEnvironment("VLLM_ENGINE_READY_TIMEOUT_S", default: 600)

@@ -26,15 +26,29 @@ package struct SupervisorOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Restart what died. `never`: the service ends with the reason, as in vLLM. Default: a frontend that crashed "
-                + "is replaced, an engine is not.", valueName: "never"))
+            "Restart what died. `never`: the service ends with the reason, as in vLLM. `on-failure`: an engine that died "
+                + "is replaced, too; the port stays open. Default: a frontend is replaced, an engine is not.",
+            valueName: "never|on-failure"))
     package var restart: RestartChoice?
+
+    @Option(
+        help: ArgumentHelp(
+            "How often engines may be restarted, such as 5/10m: five times in ten minutes (the default).",
+            valueName: "n/time"))
+    package var restartMax: RestartLimit?
 
     @Option(help: "Replace a frontend that crashed; the engine keeps the model. (default: on-failure)")
     package var restartFrontend: RestartChoice?
 
     @Option(help: ArgumentHelp("How often, such as 5/10m: five times in ten minutes.", valueName: "n/time"))
     package var restartFrontendMax: RestartLimit?
+
+    @Option(
+        help: ArgumentHelp(
+            "Seconds without a sign of life after which /health/ready says that the engine hangs; 0 = never (default: 10; "
+                + "swift frontend).",
+            valueName: "s"))
+    package var engineHangTimeout: SecondsOption?
 
     @Option(help: ArgumentHelp("Seconds that open requests may take to finish after a stop signal.", valueName: "s"))
     package var shutdownTimeout: SecondsOption?
@@ -54,8 +68,11 @@ package struct SupervisorOptions: ParsableArguments {
         guard (1...64).contains(apiServerCount) else {
             throw ValidationError("--api-server-count must be from 1 to 64")
         }
-        guard restart != .onFailure else {
-            throw ValidationError("--restart on-failure (of engines) is not supported yet; see --restart-frontend")
+        if let seconds = engineHangTimeout?.value, seconds != 0, !(0.1...86_400).contains(seconds) {
+            throw ValidationError("--engine-hang-timeout must be 0 (off) or 0.1 to 86400 seconds")
+        }
+        guard restartMax == nil || restart == .onFailure else {
+            throw ValidationError("--restart-max needs --restart on-failure")
         }
     }
 
@@ -63,6 +80,12 @@ package struct SupervisorOptions: ParsableArguments {
         guard (restartFrontend ?? restart) != .never else { return .never }
         guard let restartFrontendMax else { return .standard }
         return RestartPolicy(limit: restartFrontendMax.count, window: restartFrontendMax.window)
+    }
+
+    var engineRestarts: RestartPolicy {
+        guard restart == .onFailure else { return .never }
+        guard let restartMax else { return .standard }
+        return RestartPolicy(limit: restartMax.count, window: restartMax.window)
     }
 
     func add(to arguments: inout FrontendArguments) {

@@ -12,12 +12,17 @@ package final class HandshakeServer {
     package let descriptor: Int32
     private let loop: EventLoop
     private let logger: Logger
-    private let initMessage: [UInt8]
-    private var violation: String?
+    private var initMessage: [UInt8]
+    private var violation: String? {
+        didSet { if let violation { onViolation?(violation) } }
+    }
     private var recheck: EventLoop.TimerID?
     package private(set) var state: HandshakeState
     /// Called with what ready engines say.
     package var onEvent: ((_ rank: Int, EngineControlEvent) -> Void)?
+    /// Called when an engine has loaded the model, and when one broke the protocol. `run` looks by itself.
+    package var onReady: ((_ rank: Int) -> Void)?
+    package var onViolation: ((String) -> Void)?
 
     package init(
         address: String, initMessage: EngineInitMessage, firstRank: Int = 0, engineCount: Int, context: ZMQContext,
@@ -31,6 +36,8 @@ package final class HandshakeServer {
             socket = try ZMQSocket(.router, context: context)
             try socket.setLinger(milliseconds: 0)
             try socket.setMaximumMessageSize(bytes: 1 << 20)
+            // A restarted engine has the identity of the dead one, whose connection may not be gone yet.
+            try socket.setRouterHandover(true)
             if address.hasPrefix("tcp://[") { try socket.setIPv6(true) }
             try socket.bind(address)
             self.address = try socket.lastEndpoint()
@@ -69,6 +76,13 @@ package final class HandshakeServer {
         recheck = loop.schedule(after: .zero) { [unowned self] in drain() }
     }
 
+    /// Another process with this rank will connect, and gets this INIT.
+    package func expectAgain(rank: Int, initMessage: EngineInitMessage) {
+        violation = nil
+        state.expectAgain(rank: rank)
+        self.initMessage = initMessage.encode()
+    }
+
     /// Whether the message was one.
     private func handleEvent(_ frames: [[UInt8]]) -> Bool {
         guard frames.count == 2, let rank = EngineIdentity.rank(frames[0]), state.phase(ofRank: rank) == .ready,
@@ -99,6 +113,7 @@ package final class HandshakeServer {
                 try socket.send(frames: [frames[0], initMessage])
             case .engineReady(let rank):
                 logger.debug("READY from engine \(rank)")
+                onReady?(rank)
             }
         } catch let error as HandshakeState.Violation {
             violation = error.description

@@ -17,17 +17,31 @@ package struct HandshakeState {
 
     private let firstRank: Int
     private var phases: [Phase]
+    private var instances: [String?]
     private var parallelConfigHash: String?
 
     package init(firstRank: Int, count: Int) {
         self.firstRank = firstRank
         phases = Array(repeating: .awaitingHello, count: count)
+        instances = Array(repeating: nil, count: count)
     }
 
     package var isComplete: Bool { phases.allSatisfy { $0 == .ready } }
 
     package func phase(ofRank rank: Int) -> Phase? {
         phases.indices.contains(rank - firstRank) ? phases[rank - firstRank] : nil
+    }
+
+    /// Which process it is that is ready, if the engine says so.
+    package func instance(ofRank rank: Int) -> String? {
+        phases.indices.contains(rank - firstRank) ? instances[rank - firstRank] : nil
+    }
+
+    /// The engine has died, another process with that rank will start.
+    package mutating func expectAgain(rank: Int) {
+        guard phases.indices.contains(rank - firstRank) else { return }
+        phases[rank - firstRank] = .awaitingHello
+        instances[rank - firstRank] = nil
     }
 
     /// Ranks that are not ready, with what they are expected to do next.
@@ -64,6 +78,7 @@ package struct HandshakeState {
                 parallelConfigHash = hash
             }
             phases[index] = .ready
+            instances[index] = message.instanceID
             return .engineReady(rank: rank)
         case (_, .hello):
             throw Violation(

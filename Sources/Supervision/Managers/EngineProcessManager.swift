@@ -30,31 +30,21 @@ package final class EngineProcessManager {
     package private(set) var children: [SupervisedProcess] = []
     /// The first engine whose end was noticed, if that end was a failure.
     package private(set) var failedProcessName: String?
+    /// How often an engine that died was replaced, all engines together.
+    package private(set) var restarts = 0
     let firstRank: Int
-    private let loop: EventLoop
-    private let logger: Logger
+    private let launch: EngineLaunch
+    private let factory: ChildFactory
+    private var loop: EventLoop { factory.loop }
+    private var logger: Logger { factory.logger }
 
     package init(_ launch: EngineLaunch, factory: ChildFactory) throws {
         firstRank = launch.startIndex
-        loop = factory.loop
-        logger = factory.logger
-        for index in launch.startIndex..<launch.startIndex + launch.count {
-            var request = SpawnRequest(
-                name: launch.count == 1 && index == 0 ? "EngineCore" : "EngineCore_DP\(index)",
-                executable: launch.executable,
-                arguments: [
-                    "--model", launch.model, "--handshake-address", launch.handshakeAddress,
-                    "--engine-index", String(index), "--local",
-                ] + launch.arguments,
-                environment: launch.environment)
-            let death = request.inherit(factory.deathDescriptor)
-            request.arguments += ["--death-fd", String(death)]
+        self.launch = launch
+        self.factory = factory
+        for rank in launch.startIndex..<launch.startIndex + launch.count {
             do {
-                let child = try factory.start(request)
-                logger.info(
-                    "Started \(child.name)",
-                    metadata: ["pid": "\(child.process.pid)", "command": "\(shellQuoted(request))"])
-                children.append(child)
+                children.append(try start(rank: rank))
             } catch {
                 shutdown(timeout: .zero)
                 throw error
@@ -62,13 +52,55 @@ package final class EngineProcessManager {
         }
     }
 
+    private func start(rank: Int) throws -> SupervisedProcess {
+        var request = SpawnRequest(
+            name: launch.count == 1 && rank == 0 ? "EngineCore" : "EngineCore_DP\(rank)",
+            executable: launch.executable,
+            arguments: [
+                "--model", launch.model, "--handshake-address", launch.handshakeAddress,
+                "--engine-index", String(rank), "--local",
+            ] + launch.arguments,
+            environment: launch.environment)
+        let death = request.inherit(factory.deathDescriptor)
+        request.arguments += ["--death-fd", String(death)]
+        let child = try factory.start(request)
+        logger.info(
+            "Started \(child.name)",
+            metadata: ["pid": "\(child.process.pid)", "command": "\(shellQuoted(request))"])
+        return child
+    }
+
+    package func rank(of child: SupervisedProcess) -> Int? {
+        children.firstIndex { $0 === child }.map { firstRank + $0 }
+    }
+
+    package func pid(ofRank rank: Int) -> pid_t? {
+        children.indices.contains(rank - firstRank) ? children[rank - firstRank].process.pid : nil
+    }
+
+    /// Ends an engine that is of no use; its end is noticed like any other.
+    func kill(rank: Int) {
+        if children.indices.contains(rank - firstRank) { children[rank - firstRank].process.killTree() }
+    }
+
+    /// Starts a successor of an engine that has ended.
+    package func restart(rank: Int) throws {
+        guard children.indices.contains(rank - firstRank), !children[rank - firstRank].process.isAlive else { return }
+        children[rank - firstRank].log.close()
+        children[rank - firstRank] = try start(rank: rank)
+        restarts += 1
+    }
+
     deinit { shutdown(timeout: .zero) }
 
     package var processes: [SubprocessWrapper] { children.map(\.process) }
 
     /// The first engine that has ended, with any exit status: one is enough to end the service.
-    package func firstExited() -> SupervisedProcess? {
-        guard let child = children.first(where: { !$0.process.isAlive }) else { return nil }
+    ///
+    /// - Parameter replaced: pids of those that are not counted, because they are being replaced.
+    package func firstExited(except replaced: Set<pid_t> = []) -> SupervisedProcess? {
+        guard let child = children.first(where: { !$0.process.isAlive && !replaced.contains($0.process.pid) })
+        else { return nil }
         if failedProcessName == nil, child.process.exitCode != 0 { failedProcessName = child.name }
         return child
     }

@@ -127,6 +127,8 @@ package struct FrontendLaunch {
     /// Non-default arguments under vLLM's attribute names, plus `model_tag` and the timeouts.
     package var arguments: FrontendArguments
     package var environment: [String: String]
+    /// What was done before the first process of this launch; its successors start for other reasons.
+    package var startupReport: String?
 
     package init(
         kind: FrontendKind, executable: String, contract: FrontendContract, arguments: FrontendArguments,

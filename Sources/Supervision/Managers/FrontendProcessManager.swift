@@ -50,14 +50,15 @@ package final class FrontendProcessManager: FrontendManager {
         if case .addresses(let input, let output) = transport {
             for address in [input, output] where address.hasPrefix("ipc://") { unlink(String(address.dropFirst(6))) }
         }
-        try start()
         restarts += 1
+        try start()
     }
 
     private func start() throws {
         var request = SpawnRequest(
             name: launch.processName, executable: launch.executable, arguments: [],
             environment: launch.environment)
+        if restarts == 0 { request.environment["VLLM_ENGINE_STARTUP"] = launch.startupReport }
         let death = request.inherit(factory.deathDescriptor)
         request.environment[OrphanGuard.deathDescriptorVariable] = String(death)
         let listenDescriptor = request.inherit(listener.descriptor.rawValue)

@@ -18,7 +18,8 @@ func waitForSentinels(
 /// Ends processes (vLLM: `shutdown`): SIGTERM to each, up to `timeout` (nil = 5 s) for all of them together, then
 /// SIGKILL to the trees of those that are left. Idempotent; processes that have ended are left alone.
 ///
-/// - Parameter isInterrupted: cuts the grace short, for a second signal.
+/// - Parameter isInterrupted: cuts the grace short, for a second signal: SIGTERM again, which our own programs take as
+///   "at once", and shortly after that SIGKILL.
 /// - Returns: the names of the processes that had to be killed.
 @discardableResult
 package func shutdown(
@@ -34,6 +35,11 @@ package func shutdown(
     }
     waitForSentinels(running, on: loop, until: deadline) {
         running.contains { $0.isAlive } && !isInterrupted()
+    }
+    if isInterrupted(), running.contains(where: { $0.isAlive }) {
+        // Time to tell clients that this is the end.
+        for process in running { process.terminate() }
+        waitForSentinels(running, on: loop, until: .now + .milliseconds(1200)) { running.contains { $0.isAlive } }
     }
     let stubborn = running.filter(\.isAlive)
     for process in stubborn {
@@ -80,25 +86,30 @@ package enum Completion: Equatable, Sendable {
 ///
 /// - Parameter frontends: asked again after every wake-up, for they may be exchanged meanwhile.
 /// - Parameter frontendExited: may decide to replace a frontend that has ended; true = it did or will, go on waiting.
+/// - Parameter engineExited: the same for an engine.
 package func waitForCompletionOrFailure(
     frontends current: @autoclosure () -> any FrontendManager, engines: EngineProcessManager?,
     coordinator: SubprocessWrapper? = nil,
-    signals: SignalSource, on loop: EventLoop, frontendExited: (SupervisedProcess) -> Bool = { _ in false }
+    signals: SignalSource, on loop: EventLoop, frontendExited: (SupervisedProcess) -> Bool = { _ in false },
+    engineExited: (SupervisedProcess) -> Bool = { _ in false }
 ) -> Completion {
-    // Frontends that have ended and are being replaced.
+    // Those that have ended and are being replaced.
     var replaced: Set<pid_t> = []
+    func replaceable() -> [SubprocessWrapper] { current().processes + (engines?.processes ?? []) }
     while true {
-        let frontends = current()
-        let generation = frontends.processes.map(\.pid)
-        let watched =
-            frontends.processes.filter { !replaced.contains($0.pid) } + (engines?.processes ?? [])
-            + (coordinator.map { [$0] } ?? [])
+        let generation = replaceable().map(\.pid)
+        replaced.formIntersection(generation)
+        let watched = replaceable().filter { !replaced.contains($0.pid) } + (coordinator.map { [$0] } ?? [])
         waitForSentinels(watched, on: loop) {
-            !signals.stopRequested && watched.allSatisfy(\.isAlive) && current().processes.map(\.pid) == generation
+            !signals.stopRequested && watched.allSatisfy(\.isAlive) && replaceable().map(\.pid) == generation
         }
 
         // The engine first: a frontend that loses its engine may end as a consequence.
-        if let engine = engines?.firstExited() {
+        if let engine = engines?.firstExited(except: replaced) {
+            if !signals.stopRequested, engineExited(engine) {
+                replaced.insert(engine.process.pid)
+                continue
+            }
             return .engineExited(name: engine.name, pid: engine.process.pid, exit: engine.process.exitDescription)
         }
         if let signal = signals.stopRequests.first { return .signalled(signal) }
@@ -111,7 +122,7 @@ package func waitForCompletionOrFailure(
         }) {
             // One of several may leave on its own terms.
             let isExpected = frontend.process.exitCode == 0 && current().processes.contains { $0.isAlive }
-            guard isExpected || frontendExited(frontend) else {
+            guard frontendExited(frontend) || isExpected else {
                 return .processExited(
                     name: frontend.name, pid: frontend.process.pid, exit: frontend.process.exitDescription)
             }

@@ -13,6 +13,20 @@ package struct ServiceNotifier {
         address = path.hasPrefix("@") ? try? .abstract(name: String(path.dropFirst())) : try? .unix(path: path)
     }
 
+    /// How often the manager wants to hear that the supervisor's loop turns (`WATCHDOG_USEC`), halved as it recommends;
+    /// nil = it does not.
+    package static func watchdogInterval(
+        microseconds: String? = ProcessInfo.environmentVariable("WATCHDOG_USEC"),
+        pid: String? = ProcessInfo.environmentVariable("WATCHDOG_PID")
+    ) -> Duration? {
+        guard let microseconds = microseconds.flatMap({ Int64($0) }), microseconds > 0,
+            pid.map({ pid_t($0) == getpid() }) ?? true
+        else { return nil }
+        return .microseconds(max(1000, microseconds / 2))
+    }
+
+    package func alive() { send("WATCHDOG=1") }
+
     /// The service answers requests.
     package func ready(_ status: String) { send("READY=1\nSTATUS=\(status)") }
 

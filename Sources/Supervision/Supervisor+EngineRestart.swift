@@ -1,0 +1,181 @@
+import EngineProtocol
+import Glibc
+import Logging
+import ZeroMQ
+
+/// Engines that died and are on their way back: the port stays open, our frontend answers 503 meanwhile.
+final class EngineRecovery {
+    let lostAt = ContinuousClock.now
+    /// Not ready yet.
+    var ranks: Set<Int> = []
+    /// Foreign frontends that have to be replaced with them, until they have ended.
+    var endingFrontends: Set<pid_t> = []
+    var timers: [EventLoop.TimerID] = []
+    /// Answers while there is no frontend.
+    var responder: UnavailableResponder?
+}
+
+/// `--restart on-failure`
+extension Supervisor {
+    /// An engine died: frontends are told, a successor starts when the policy allows it. Returns whether it does.
+    func replace(engine child: SupervisedProcess) -> Bool {
+        guard state != "starting", let engines, let rank = engines.rank(of: child),
+            let delay = engineRestarts.delay(now: .now)
+        else { return false }
+        logger.error(
+            """
+            engine process \(child.name) (pid \(child.process.pid)) ended unexpectedly: \
+            \(child.process.exitDescription); starting another after \(milliseconds(delay)) ms \
+            (\(engineRestarts.count) of \(engineRestarts.limit) allowed)
+            """)
+        let isFirst = recovery == nil
+        let recovery = recovery ?? EngineRecovery()
+        self.recovery = recovery
+        recovery.ranks.insert(rank)
+        enter(engines.children.contains { $0.process.isAlive } ? "degraded" : "engine lost")
+        stopProbe()
+        // A foreign frontend that is waiting for its first engine would take it for its own end.
+        if isFirst || frontendSurvivesEngine { sendEngineDead(rank: rank) }
+        if let swap, swap.phase == .starting { swap.registeredEngines.remove(rank) }
+        if isFirst, !frontendSurvivesEngine { endForeignFrontend(recovery) }
+        recovery.timers.append(
+            loop.schedule(after: delay) { [unowned self] in startSuccessor(ofEngine: rank) })
+        return true
+    }
+
+    /// vLLM's frontends take the death of an engine for their own.
+    private var frontendSurvivesEngine: Bool { frontends?.kind == .swift }
+
+    private func startSuccessor(ofEngine rank: Int) {
+        guard let recovery, !isStopping, let engines, let handshake else { return }
+        handshake.expectAgain(rank: rank, initMessage: initMessage)
+        do {
+            try engines.restart(rank: rank)
+        } catch {
+            logger.error("\(error); trying again")
+            recovery.timers.append(
+                loop.schedule(after: .seconds(1)) { [unowned self] in startSuccessor(ofEngine: rank) })
+            return
+        }
+        let pid = engines.pid(ofRank: rank)
+        recovery.timers.append(
+            loop.schedule(after: configuration.engineReadyTimeout) { [unowned self] in
+                guard self.recovery?.ranks.contains(rank) == true, engines.pid(ofRank: rank) == pid else { return }
+                let seconds = configuration.engineReadyTimeout.components.seconds
+                logger.error("engine \(rank) is not ready after \(seconds) s: ending it")
+                engines.kill(rank: rank)
+            })
+    }
+
+    /// A successor has loaded the model and registered with the frontends.
+    func engineIsBack(rank: Int) {
+        guard let recovery, recovery.ranks.remove(rank) != nil, recovery.ranks.isEmpty else { return }
+        restartProbe()
+    }
+
+    /// A starting engine broke the protocol: its successor, if any, may do better.
+    func engineBrokeProtocol(_ violation: String) {
+        // During the start this is fatal, which is seen where the handshake is waited for.
+        guard state != "starting" else { return }
+        guard let recovery, !recovery.ranks.isEmpty else { return logger.error("handshake socket: \(violation)") }
+        logger.error("engine restart failed: \(violation)")
+        for rank in recovery.ranks { engines?.kill(rank: rank) }
+    }
+
+    /// Requests are served again.
+    func finishRecovery() {
+        guard let recovery else { return }
+        for timer in recovery.timers { loop.cancel(timer) }
+        recovery.responder?.close()
+        if let responder = recovery.responder {
+            // Clients that it has answered may still be reading.
+            loop.schedule(after: .seconds(3)) { _ = responder }
+        }
+        self.recovery = nil
+        logger.info("The engine is back after \(milliseconds(ContinuousClock.now - recovery.lostAt)) ms")
+    }
+
+    // MARK: - vLLM's frontends
+
+    /// It has been told that there is no engine: half a second to end its streams, then it ends itself.
+    private func endForeignFrontend(_ recovery: EngineRecovery) {
+        let old = frontends?.processes ?? []
+        recovery.endingFrontends = Set(old.map(\.pid))
+        recovery.timers.append(
+            loop.schedule(after: .milliseconds(500)) {
+                for process in old { process.terminate() }
+            })
+        recovery.timers.append(
+            loop.schedule(after: .seconds(6)) {
+                for process in old { process.killTree() }
+            })
+    }
+
+    /// A foreign frontend ended because its engine did. Returns whether this is why.
+    func replaceWithEngine(_ frontend: SupervisedProcess) -> Bool {
+        guard let recovery, recovery.endingFrontends.remove(frontend.process.pid) != nil else { return false }
+        logger.info("\(frontend.name) cannot go on without its engine and is restarted with it")
+        let isLast = frontends?.processes.contains { $0.isAlive } != true
+        if isLast, let listener, !configuration.usesTLS {
+            recovery.responder = UnavailableResponder(listener, loop: loop)
+        }
+        do { try frontends?.restart(frontend) } catch { logger.error("\(error)") }
+        stepAsideForFrontend(recovery)
+        return true
+    }
+
+    /// Our own answers end when the new frontend accepts connections.
+    private func stepAsideForFrontend(_ recovery: EngineRecovery) {
+        guard let responder = recovery.responder, let listener, !isStopping else { return }
+        if let pid = frontends?.processes.first?.pid,
+            ProcessInfo.acceptsConnections(pid, on: listener.descriptor.rawValue)
+        {
+            return responder.close()
+        }
+        recovery.timers.append(
+            loop.schedule(after: .milliseconds(30)) { [unowned self, unowned recovery] in
+                stepAsideForFrontend(recovery)
+            })
+    }
+
+    // MARK: - News of death
+
+    /// Tells the frontends that an engine is dead, in its own words (a killed one cannot say it): they end its open
+    /// streams with an error event at once.
+    ///
+    /// - Parameter rank: which engine, for our frontend; nil = all of them.
+    func sendEngineDead(rank: Int? = nil) {
+        var addressees = (frontends?.transports ?? []).map { (transport: $0, kind: frontends?.kind) }
+        if let swap { addressees.append((swap.idle.transport, swap.idle.kind)) }
+        for (transport, kind) in addressees {
+            guard let context, let socket = try? ZMQSocket(.push, context: context) else { return }
+            // Lets the message go out after the socket is closed here.
+            try? socket.setLinger(milliseconds: 1000)
+            try? socket.connect(transport.outputAddress)
+            if let rank, kind == .swift {
+                let notice = EngineDeathNotice(rank: rank, instanceID: handshake?.state.instance(ofRank: rank))
+                try? socket.send(frames: notice.frames)
+            } else {
+                try? socket.send(Array("\(engineCoreDeadSentinel)".utf8))
+            }
+        }
+    }
+
+    /// For engines that start now: every frontend under the index that the other engines know it by.
+    var initMessage: EngineInitMessage {
+        let current = frontends?.transports ?? []
+        var transports: [Int: FrontendTransport] = [:]
+        // Several keep their places; a single one may have taken another in a swap.
+        for (index, transport) in current.enumerated() {
+            transports[current.count == 1 ? clientIndex : index] = transport
+        }
+        if let swap, swap.phase == .starting { transports[swap.clientIndex] = swap.successor.transport }
+        let count = (transports.keys.max() ?? 0) + 1
+        var inputs = Array(repeating: "", count: count)
+        var outputs = inputs
+        for (index, transport) in transports {
+            (inputs[index], outputs[index]) = (transport.inputAddress, transport.outputAddress)
+        }
+        return EngineInitMessage(inputs: inputs, outputs: outputs)
+    }
+}
