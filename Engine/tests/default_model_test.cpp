@@ -1,7 +1,7 @@
 // The embedded model against transformers: greedy tokens, for every storage type.
 #include <gtest/gtest.h>
 
-#include "model/json.h"
+#include "json/json.h"
 #include "model/safetensors.h"
 #include "reference_models.h"
 

@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "model/json.h"
+#include "json/json.h"
 #include "model/safetensors.h"
 #include "reference_models.h"
 

@@ -3,8 +3,8 @@
 
 #include <cmath>
 
+#include "json/json.h"
 #include "kernels/bfloat16.h"
-#include "model/json.h"
 #include "model/safetensors.h"
 #include "reference_models.h"
 

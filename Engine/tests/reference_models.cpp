@@ -7,8 +7,8 @@
 #include <filesystem>
 #include <stdexcept>
 
+#include "json/json.h"
 #include "kernels/isa.h"
-#include "model/json.h"
 #include "model/safetensors.h"
 
 namespace blas_engine::testing {

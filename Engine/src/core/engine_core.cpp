@@ -25,6 +25,7 @@ EngineCore::EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& 
       scheduler_(config_.scheduler, BlockHasher::random()),
       encoder_(config_.layout, config_.engine_index),
       stamps_(config_.stamps_path),
+      recorder_(config_.record_path, executor.info()),
       outputs_by_client_(static_cast<size_t>(output.num_clients())),
       finished_by_client_(static_cast<size_t>(output.num_clients())) {}
 
@@ -70,13 +71,14 @@ void EngineCore::handle(AddMessage& message) {
                                         : mix64(config_.seed) ^ mix64(~requests_admitted_);
     request->random_key = key;
     ++requests_admitted_;
-    const Request& added = *request;
+    Request& added = *request;
     if (!scheduler_.add(std::move(request), monotonic_seconds())) {
         // An answer under this id would end the request that has it.
         log(LogLevel::warning, "dropped an ADD whose request id is already in use");
         return;
     }
     stamps_.received(added);
+    recorder_.admitted(added);
     executor_.request_added(added);
 }
 
@@ -196,7 +198,10 @@ void EngineCore::report_step(std::span<const ScheduledRequest> plan, const Itera
         outputs_by_client_[client].clear();
         finished_by_client_[client].clear();
     }
-    if (any_finished && scheduler_.empty()) stamps_.flush();
+    if (any_finished && scheduler_.empty()) {
+        stamps_.flush();
+        recorder_.flush();
+    }
     if (any_finished) final_stats_due_ = config_.log_stats && scheduler_.empty();
     publish_counts();
 }
@@ -214,6 +219,7 @@ void EngineCore::send_outputs(std::span<const Request* const> requests, std::spa
     encoder_.encode(outputs, *message);
     output_.send(std::move(message));
     stamps_.sent(requests, outputs.timestamp);
+    recorder_.sent(requests, outputs.timestamp);
 }
 
 void EngineCore::refuse(std::unique_ptr<Request> request, FinishReason reason, std::optional<RequestError> error) {

@@ -9,6 +9,7 @@
 #include "core/executor.h"
 #include "core/input_queue.h"
 #include "core/pulse.h"
+#include "core/recording.h"
 #include "core/scheduler.h"
 #include "core/stamp_file.h"
 #include "wire/output_encoder.h"
@@ -25,6 +26,7 @@ struct EngineCoreConfig {
     double shutdown_timeout_seconds = 0;
     uint64_t seed = 0;
     std::string stamps_path;  // empty = no stamps
+    std::string record_path;  // empty = no recording
 };
 
 // Something the engine cannot survive; frontends are told with ENGINE_CORE_DEAD.
@@ -83,6 +85,7 @@ class EngineCore {
     Scheduler scheduler_;
     OutputEncoder encoder_;
     StampFile stamps_;
+    Recorder recorder_;
     std::string weight_version_ = "default";
 
     std::vector<InputEvent> events_;

@@ -15,6 +15,8 @@
 #include "core/lifeline.h"
 #include "core/log.h"
 #include "mock/mock_executor.h"
+#include "mock/replay_executor.h"
+#include "mock/words.h"
 #include "wire/handshake.h"
 #include "wire/transport.h"
 
@@ -53,6 +55,14 @@ std::unique_ptr<Executor> load_model(const EngineOptions&) {
     throw std::runtime_error("this build of blas-engine has no models, only --model mock");
 }
 #endif
+
+std::unique_ptr<Executor> make_mock(MockOptions options) {
+    if (!options.replay_path.empty()) {
+        return std::make_unique<ReplayExecutor>(Recording::read(options.replay_path), std::move(options.faults));
+    }
+    if (!options.words_path.empty()) options.word_ids = read_word_ids(options.words_path, options.vocab_size);
+    return std::make_unique<MockExecutor>(std::move(options));
+}
 
 int64_t kv_bytes_wanted(const EngineOptions& options) {
     if (options.kv_cache_bytes > 0) return options.kv_cache_bytes;
@@ -98,6 +108,7 @@ EngineCoreConfig core_config(const EngineOptions& options, const Executor& execu
     config.shutdown_timeout_seconds = options.shutdown_timeout_seconds;
     config.seed = options.seed;
     config.stamps_path = options.stamps_path;
+    config.record_path = options.record_path;
     return config;
 }
 
@@ -142,7 +153,7 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
     double start = monotonic_seconds();
     std::unique_ptr<Executor> executor;
     if (options.model == "mock") {
-        executor = std::make_unique<MockExecutor>(options.mock);
+        executor = make_mock(options.mock);
     } else {
         executor = load_model(options);
     }

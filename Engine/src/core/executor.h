@@ -36,7 +36,7 @@ class Executor {
     // CLOCK_MONOTONIC seconds before which the next step should not start; 0 = at once.
     virtual double next_step_time() const { return 0; }
     // A request has arrived (the mock's clock may have to run earlier).
-    virtual void request_added(const Request&) {}
+    virtual void request_added(Request&) {}
 
     virtual void release_weights() = 0;
     virtual void reload_weights() = 0;

@@ -68,6 +68,16 @@ int parse_int(const std::string& name, const std::string& value, int low, int hi
     return static_cast<int>(parse_integer(name, value, low, high));
 }
 
+Distribution parse_times(const std::string& name, const std::string& value) {
+    auto times = Distribution::parse(value);
+    if (!times) {
+        bad_value(name, value,
+                  "milliseconds or one of uniform:LOW,HIGH exponential:MEAN normal:MEAN,DEVIATION "
+                  "lognormal:MEDIAN,SIGMA");
+    }
+    return *times;
+}
+
 struct Option {
     const char* name;
     const char* value;  // placeholder in the help text; null for flags
@@ -194,17 +204,25 @@ const std::vector<Section>& sections() {
           {"--stamps", "FILE",
            "Write when each request with a seed came in and when each of its steps went out, see Engine/README.md.",
            [](EngineOptions& o, const std::string& v) { o.stamps_path = v; }},
+          {"--record", "FILE", "Write what was answered and when, for --mock-replay, see Engine/README.md.",
+           [](EngineOptions& o, const std::string& v) { o.record_path = v; }},
           {"--help", nullptr, "Show this text.", nullptr},
           {"--version", nullptr, "Show the version.", nullptr}}},
         {"The mock model (--model mock)",
-         {{"--mock-ttft-ms", "MS", "Time from a request to its first token. Default 0.",
+         {{"--mock-ttft-ms", "TIMES",
+           "Time from a request to its first token, in milliseconds: a number, or a distribution that --seed draws "
+           "from: "
+           "uniform:LOW,HIGH, exponential:MEAN, normal:MEAN,DEVIATION, lognormal:MEDIAN,SIGMA. Default 0.",
+           [](EngineOptions& o, const std::string& v) { o.mock.ttft = parse_times("--mock-ttft-ms", v); }},
+          {"--mock-itl-ms", "TIMES",
+           "Time between steps, likewise (0.05 = a step every 50 us). Default 0: as fast as possible.",
+           [](EngineOptions& o, const std::string& v) { o.mock.itl = parse_times("--mock-itl-ms", v); }},
+          {"--mock-pace", "PACE",
+           "step (default): all requests get tokens with the same steps, as in continuous batching; request: each "
+           "keeps a time of its own.",
            [](EngineOptions& o, const std::string& v) {
-               o.mock.ttft_seconds = parse_double("--mock-ttft-ms", v, 0, 1e7) / 1e3;
-           }},
-          {"--mock-itl-ms", "MS",
-           "Time between steps; each gives tokens to all requests. Default 0: as fast as possible.",
-           [](EngineOptions& o, const std::string& v) {
-               o.mock.itl_seconds = parse_double("--mock-itl-ms", v, 0, 1e7) / 1e3;
+               if (v != "step" && v != "request") bad_value("--mock-pace", v, "step or request");
+               o.mock.shared_steps = v == "step";
            }},
           {"--mock-tokens-per-step", "N", "Tokens of each request per step. Default 1.",
            [](EngineOptions& o, const std::string& v) {
@@ -218,13 +236,21 @@ const std::vector<Section>& sections() {
            [](EngineOptions& o, const std::string& v) {
                o.mock.first_token = parse_int("--mock-first-token", v, 0, 1 << 24);
            }},
+          {"--mock-words", "PATH",
+           "tokenizer.json (or its folder): make up only tokens that are a space and a word of ASCII letters.",
+           [](EngineOptions& o, const std::string& v) { o.mock.words_path = v; }},
+          {"--mock-replay", "FILE",
+           "Play a recording back (see --record): tokens and times of a real run. Of the other options only "
+           "--mock-fault applies.",
+           [](EngineOptions& o, const std::string& v) { o.mock.replay_path = v; }},
           {"--mock-output-tokens", "N", "Answer EOS after this many tokens. Default 0: only max_tokens ends a request.",
            [](EngineOptions& o, const std::string& v) {
                o.mock.output_tokens = parse_int("--mock-output-tokens", v, 0, INT32_MAX);
            }},
           {"--mock-fault", "FAULT",
            "Scripted failure, may be given several times: die-after-tokens=N (ENGINE_CORE_DEAD), exit-after-tokens=N "
-           "(vanishes), hang-after-tokens=N (stops answering), error-request=N (every Nth request fails).",
+           "(vanishes), hang-after-tokens=N (stops answering, sockets stay), stall-after-tokens=N:SECONDS (one long "
+           "step), each also as ...-after-requests=N, and error-request=N (every Nth request fails).",
            [](EngineOptions& o, const std::string& v) {
                auto fault = parse_mock_fault(v);
                if (!fault) bad_value("--mock-fault", v, "KIND=N with one of the kinds in --help and N >= 1");

@@ -40,6 +40,7 @@ struct EngineOptions {
     bool iteration_details = false;
     LogLevel log_level = LogLevel::info;
     std::string stamps_path;
+    std::string record_path;
     MockOptions mock;
 };
 

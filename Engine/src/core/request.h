@@ -91,6 +91,13 @@ struct Request {
     int num_nans_in_logits = 0;
     std::optional<RequestError> error;
 
+    // Where executors without a model (mock/) are with it; times are CLOCK_MONOTONIC seconds.
+    struct Script {
+        double due_at = 0;  // of its next tokens
+        double origin = 0;  // replay: what recorded times count from
+        size_t answer = 0, step = 0;
+    } script;
+
     // Set when it ends.
     std::optional<FinishReason> finish_reason;
     std::optional<int32_t> stop_token;  // stop_reason when a stop token id matched

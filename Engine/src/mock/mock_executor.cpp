@@ -1,20 +1,14 @@
 #include "mock/mock_executor.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <charconv>
-#include <thread>
 
-#include "core/clock.h"
-#include "core/log.h"
-#include "sampling/logprobs.h"
 #include "sampling/random.h"
 
 namespace blas_engine {
 namespace {
 
-constexpr double never = std::numeric_limits<double>::infinity();
+// Of the independent random sequences.
+constexpr uint64_t ttft_key = 0x7474667400000000, itl_key = 0x69746c0000000000;
 
 bool is_stop_token(const SamplingParams& params, int32_t id) {
     return id == params.eos_token_id || std::find(params.all_stop_token_ids.begin(), params.all_stop_token_ids.end(),
@@ -31,27 +25,8 @@ uint64_t prompt_key(std::span<const int32_t> prompt) {
 
 }  // namespace
 
-std::optional<MockFault> parse_mock_fault(std::string_view text) {
-    constexpr struct {
-        std::string_view name;
-        MockFault::Kind kind;
-    } names[] = {{"die-after-tokens", MockFault::Kind::die},
-                 {"exit-after-tokens", MockFault::Kind::exit},
-                 {"hang-after-tokens", MockFault::Kind::hang},
-                 {"error-request", MockFault::Kind::error_request}};
-    size_t equals = text.find('=');
-    if (equals == std::string_view::npos) return std::nullopt;
-    std::string_view number = text.substr(equals + 1);
-    int64_t count = 0;
-    auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), count);
-    if (error != std::errc() || end != number.data() + number.size() || count < 1) return std::nullopt;
-    for (const auto& entry : names) {
-        if (entry.name == text.substr(0, equals)) return MockFault{entry.kind, count};
-    }
-    return std::nullopt;
-}
-
-MockExecutor::MockExecutor(MockOptions options) : options_(std::move(options)) {
+MockExecutor::MockExecutor(MockOptions options)
+    : ScriptedExecutor(options.shared_steps), options_(std::move(options)), faults_(options_.faults) {
     info_.model = "mock";
     info_.architecture = "mock";
     info_.dtype = options_.dtype;
@@ -59,49 +34,19 @@ MockExecutor::MockExecutor(MockOptions options) : options_(std::move(options)) {
     info_.max_position = options_.max_position;
 }
 
-double MockExecutor::first_token_time(const Request& request) const {
-    return request.admitted_at + options_.ttft_seconds;
+double MockExecutor::begin(Request& request) {
+    return request.admitted_at + options_.ttft.sample(options_.seed ^ ttft_key, request.sequence_number);
 }
 
-void MockExecutor::request_added(const Request& request) {
-    // Infinite only while nothing decodes and nothing is due: then the new request starts the clock.
-    if (next_step_ == never) next_step_ = first_token_time(request);
-}
+double MockExecutor::gap() { return options_.itl.sample(options_.seed ^ itl_key, steps_++); }
 
-void MockExecutor::execute(std::span<const ScheduledRequest> plan) {
-    double now = monotonic_seconds();
-    bool decoding = false;
-    bool prefilling = false;
-    double earliest_first = never;
-    for (const ScheduledRequest& entry : plan) {
-        Request& request = *entry.request;
-        if (!entry.samples) {
-            prefilling = true;
-            continue;
-        }
-        if (request.num_output_tokens() == 0) {
-            if (now < first_token_time(request)) {
-                earliest_first = std::min(earliest_first, first_token_time(request));
-                continue;
-            }
-            ++requests_started_;
-            if (request.params.prompt_logprobs && !request.prompt_logprobs_done) score_prompt(request);
-        }
-        decoding = true;
-        for (int i = 0; i < options_.tokens_per_step; ++i) request.new_tokens.push_back(make_token(request));
-        tokens_made_ += options_.tokens_per_step;
-        if (request.params.wants_logprobs()) add_logprobs(request);
-        if (!options_.faults.empty()) apply_faults(request);
-    }
-    if (prefilling) {
-        next_step_ = 0;
-    } else if (decoding) {
-        // Steps keep to a fixed grid, so that small delays do not add up; after a long stall the grid starts anew.
-        double planned = next_step_ > 0 && next_step_ < never ? next_step_ + options_.itl_seconds : 0;
-        next_step_ = planned > now ? planned : now + options_.itl_seconds;
-    } else {
-        next_step_ = earliest_first;
-    }
+double MockExecutor::produce(Request& request, double now) {
+    const auto made = static_cast<uint64_t>(request.num_output_tokens());
+    for (int i = 0; i < options_.tokens_per_step; ++i) request.new_tokens.push_back(make_token(request));
+    faults_.apply(request, made == 0);
+    if (options_.shared_steps) return 0;
+    const uint64_t key = options_.seed ^ itl_key ^ mix64(request.sequence_number);
+    return next_time(request.script.due_at, options_.itl.sample(key, made), now);
 }
 
 int32_t MockExecutor::make_token(const Request& request) const {
@@ -122,75 +67,15 @@ int32_t MockExecutor::make_token(const Request& request) const {
         }
         return allowed.front();
     }
-    auto choices = static_cast<uint64_t>(options_.vocab_size - options_.first_token);
+    const auto& words = options_.word_ids;
+    auto choices = words.empty() ? static_cast<uint64_t>(options_.vocab_size - options_.first_token) : words.size();
+    auto choice = [&](uint64_t i) {
+        return words.empty() ? options_.first_token + static_cast<int32_t>(i % choices) : words[i % choices];
+    };
     for (uint64_t i = 0; i < choices; ++i) {
-        auto id = static_cast<int32_t>(static_cast<uint64_t>(options_.first_token) + (bits + i) % choices);
-        if (!is_stop_token(params, id)) return id;
+        if (int32_t id = choice(bits % choices + i); !is_stop_token(params, id)) return id;
     }
-    return options_.first_token;
-}
-
-// Made-up values of the right shape: the token at -0.5, alternatives below it at -1, -2, ...
-void MockExecutor::add_logprobs(Request& request) const {
-    const SamplingParams& params = request.params;
-    int columns = params.has_logprob_token_ids ? static_cast<int>(params.logprob_token_ids.size()) + 1
-                                               : logprob_columns(*params.logprobs, options_.vocab_size);
-    LogprobRows& rows = request.new_logprobs;
-    rows.resize(static_cast<int>(request.new_tokens.size()), columns);
-    for (int row = 0; row < rows.rows; ++row) {
-        auto start = static_cast<size_t>(row) * static_cast<size_t>(columns);
-        int32_t token = request.new_tokens[static_cast<size_t>(row)];
-        rows.ranks[static_cast<size_t>(row)] = 1;
-        rows.token_ids[start] = token;
-        rows.logprobs[start] = -0.5F;
-        for (int column = 1; column < columns; ++column) {
-            auto at = start + static_cast<size_t>(column);
-            rows.token_ids[at] = params.has_logprob_token_ids
-                                     ? params.logprob_token_ids[static_cast<size_t>(column) - 1]
-                                     : (token + column - 1) % options_.vocab_size;
-            rows.logprobs[at] = rows.token_ids[at] == token ? -0.5F : -static_cast<float>(column);
-        }
-    }
-}
-
-void MockExecutor::score_prompt(Request& request) const {
-    LogprobRows& rows = request.prompt_logprobs;
-    rows.resize(request.prompt_length - 1, logprob_columns(*request.params.prompt_logprobs, options_.vocab_size));
-    for (int row = 0; row < rows.rows; ++row) {
-        int32_t token = request.tokens[static_cast<size_t>(row) + 1];
-        rows.ranks[static_cast<size_t>(row)] = 1;
-        for (int column = 0; column < rows.columns; ++column) {
-            auto at = static_cast<size_t>(row) * static_cast<size_t>(rows.columns) + static_cast<size_t>(column);
-            int offset = std::max(column - 1, 0);
-            rows.token_ids[at] = (token + offset) % options_.vocab_size;
-            rows.logprobs[at] = -0.5F - static_cast<float>(offset);
-        }
-    }
-    request.prompt_logprobs_done = true;
-}
-
-void MockExecutor::apply_faults(Request& request) {
-    for (const MockFault& fault : options_.faults) {
-        if (fault.kind == MockFault::Kind::error_request) {
-            if (request.num_output_tokens() == 0 && requests_started_ % fault.count == 0) {
-                request.error = RequestError{"internal_error", "Scripted failure of this request.", false};
-            }
-            continue;
-        }
-        if (tokens_made_ < fault.count) continue;
-        switch (fault.kind) {
-            case MockFault::Kind::die:
-                throw std::runtime_error("scripted death of the mock engine");
-            case MockFault::Kind::exit:
-                log(LogLevel::warning, "scripted exit of the mock engine");
-                _exit(1);
-            case MockFault::Kind::hang:
-                log(LogLevel::warning, "scripted hang of the mock engine");
-                for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
-            case MockFault::Kind::error_request:
-                break;
-        }
-    }
+    return choice(0);
 }
 
 }  // namespace blas_engine

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <optional>
 
-#include "model/json.h"
+#include "json/json.h"
 #include "model/model.h"
 #include "model/rope.h"
 #include "model/safetensors.h"

@@ -1,8 +1,8 @@
 // The rotary embedding variants of Hugging Face configs.
 #pragma once
 
+#include "json/json.h"
 #include "model/config.h"
-#include "model/json.h"
 
 namespace blas_engine {
 

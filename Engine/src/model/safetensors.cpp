@@ -10,8 +10,8 @@
 #include <filesystem>
 #include <set>
 
+#include "json/json.h"
 #include "kernels/bfloat16.h"
-#include "model/json.h"
 #include "model/model.h"
 
 namespace blas_engine {

@@ -1,4 +1,4 @@
-#include "model/json.h"
+#include "json/json.h"
 
 #include <charconv>
 #include <cmath>
