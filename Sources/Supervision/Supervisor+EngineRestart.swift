@@ -101,6 +101,17 @@ extension Supervisor {
     private func endForeignFrontend(_ recovery: EngineRecovery) {
         let old = frontends?.processes ?? []
         recovery.endingFrontends = Set(old.map(\.pid))
+        do {
+            if let directory { try frontends?.renewTransports { try makeTransport($0, directory) } }
+        } catch {
+            logger.error("\(error)")
+        }
+        // The engines that live find the new frontends where their successors will.
+        let (inputs, outputs) = (initMessage.inputs, initMessage.outputs)
+        for index in inputs.indices where !inputs[index].isEmpty {
+            sendToEngines(.disconnectFrontend(clientIndex: index))
+            sendToEngines(.connectFrontend(clientIndex: index, input: inputs[index], output: outputs[index]))
+        }
         recovery.timers.append(
             loop.schedule(after: .milliseconds(500)) {
                 for process in old { process.terminate() }

@@ -30,7 +30,7 @@ package final class Supervisor {
     private var frontendLostAt: ContinuousClock.Instant?
     private var control: ControlServer?
     private(set) var handshake: HandshakeServer?
-    private var directory: RuntimeDirectory?
+    private(set) var directory: RuntimeDirectory?
     private var factory: ChildFactory?
     /// Engines that died and are being replaced.
     var recovery: EngineRecovery?
@@ -191,7 +191,7 @@ package final class Supervisor {
             host: configuration.host, port: configuration.port, scheme: configuration.usesTLS ? "https" : "http")
     }
 
-    private func makeTransport(
+    func makeTransport(
         _ contract: FrontendContract, _ directory: RuntimeDirectory
     ) throws -> FrontendTransport {
         func address() -> String {

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -156,3 +157,38 @@ def test_usage(start_server, args, text):
     server = start_server(*args, wait=False)
     assert server.wait_exit(10) == 2 and text in server.log()
     server.assert_gone()
+
+
+FOREIGN = {"rust": ("--frontend-binary", os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")),
+           "python": ("--python", os.environ.get("VLLM_E2E_PYTHON"))}
+
+
+@pytest.mark.parametrize("frontend", FOREIGN)
+def test_foreign_frontend_is_replaced_with_the_engine(start_mock, frontend, tmp_path):
+    """vLLM's frontends take the death for their own: the supervisor answers while both start again."""
+    option, program = FOREIGN[frontend]
+    if not program:
+        pytest.skip(f"needs vLLM's {frontend} frontend (VLLM_E2E_RUST_FRONTEND, VLLM_E2E_PYTHON)")
+    server = start_mock(*RESTART, "--frontend", frontend, option, program, "--max-model-len", "2048",
+                        environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
+    for round in (1, 2):
+        stream = BackgroundStream(server, 1000)
+        stream.wait_for_tokens(3)
+        kill_engine(server)
+        events = stream.finish()
+        assert any('"error"' in event for event in events[-2:]), events[-2:]
+        refused = []
+
+        def between():
+            try:
+                answer = server.get("/health", timeout=30)
+            except OSError as error:  # a connection that the old frontend took with it
+                answer = error
+            refused.append(answer)
+            return getattr(answer, "status", None) == 200
+
+        assert wait_until(between, 120), server.log()[-3000:]
+        own = [answer for answer in refused if getattr(answer, "headers", {}).get("retry-after")]
+        assert own and own[0].status == 503 and own[0].json()["error"]["type"] == "ServiceUnavailableError", refused
+        assert back(server, round), server.log()[-3000:]
+        assert answers(server)

@@ -34,6 +34,10 @@ package final class APIServerProcessManager: FrontendManager {
         for member in members where member.children.contains(where: { $0 === child }) { try member.restart() }
     }
 
+    package func renewTransports(_ make: (FrontendContract) throws -> FrontendTransport) throws {
+        for member in members { try member.renewTransports(make) }
+    }
+
     /// Waits until every child that binds its sockets itself has told their addresses over its pipe (vLLM:
     /// `gather_actual_addresses`). What a child has told counts, even if it has ended since.
     ///

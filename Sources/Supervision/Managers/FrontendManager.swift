@@ -10,6 +10,10 @@ package protocol FrontendManager: AnyObject {
     /// Starts a successor of a frontend that has ended, on the same socket and listeners.
     func restart(_ child: SupervisedProcess) throws
 
+    /// From the next restart on, frontends use other sockets for engines: vLLM's Rust frontend removes the files of the
+    /// ones it had when it ends in order.
+    func renewTransports(_ make: (FrontendContract) throws -> FrontendTransport) throws
+
     /// SIGTERM, at least 5 s of grace, then SIGKILL of the tree. Idempotent. Returns the names of those killed.
     @discardableResult
     func shutdown(timeout: Duration?, isInterrupted: () -> Bool) -> [String]

@@ -36,6 +36,15 @@ package final class FrontendProcessManager: FrontendManager {
 
     package func restart(_ child: SupervisedProcess) throws { try restart() }
 
+    package func renewTransports(_ make: (FrontendContract) throws -> FrontendTransport) throws {
+        let old = transport
+        transport = try make(launch.contract)
+        old.close()
+        for address in [old.inputAddress, old.outputAddress] where address.hasPrefix("ipc://") {
+            unlink(String(address.dropFirst(6)))
+        }
+    }
+
     /// From now on these are the child's addresses, and its successors'.
     func adopt(input: String, output: String) {
         transport = .addresses(input: input, output: output)
