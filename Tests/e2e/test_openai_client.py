@@ -8,7 +8,7 @@ import pytest
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {"type": "function", "function": {
     "name": "get_weather", "description": "Get the current weather in a given city",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}}
+    "parameters": {"type": "object", "properties": {"location": {"type": "string"}}, "required": ["location"]}}}
 
 
 def test_models_lists_the_served_model(client):
@@ -177,7 +177,7 @@ def test_tool_round_trip(tool_client, model):
     assert choice.finish_reason == "tool_calls" and not choice.message.content
     (call,) = choice.message.tool_calls
     assert call.type == "function" and call.id
-    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Paris"})
+    assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"location": "Paris"})
     messages += [choice.message.model_dump(exclude_none=True),
                  {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 18, "condition": "sunny"}'}]
     final = tool_client.chat.completions.create(model=model, messages=messages, tools=[WEATHER], temperature=0).choices[0]
@@ -200,7 +200,7 @@ def test_parallel_tool_calls_stream(tool_client, model):
             finish = choice.finish_reason or finish
     assert finish == "tool_calls"
     assert [(calls[i]["name"], json.loads(calls[i]["arguments"])) for i in (0, 1)] == [
-        ("get_weather", {"city": "Paris"}), ("get_weather", {"city": "Rome"})]
+        ("get_weather", {"location": "Paris"}), ("get_weather", {"location": "Rome"})]
     assert calls[0]["id"] != calls[1]["id"]
 
 

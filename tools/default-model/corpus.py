@@ -169,7 +169,7 @@ def operands(r):
         op = r.choice("++---")
         top = r.choice([10, 20, 100, 100, 100, 100])
         a, b = r.randrange(top), r.randrange(top)
-        if op == "-" and a < b and r.random() < 0.6:
+        if op == "-" and a < b and r.random() < 0.4:
             a, b = b, a
         if not held_out(a, b, op) and not held_out(b, a, op):
             return a, b, op
@@ -252,7 +252,7 @@ def unknown(r):
 # ---- conversations --------------------------------------------------------------------------------------------------
 
 TOPIC_WEIGHTS = [(small_talk, 10), (arithmetic, 40), (refused_arithmetic, 3), (capital, 17), (unknown, 8), (repeat, 6),
-                 (count, 3), (user_name, 2), (tasks_json.exchange, 18)]
+                 (count, 7), (user_name, 2), (tasks_json.exchange, 22)]
 TOPICS, WEIGHTS = zip(*TOPIC_WEIGHTS)
 SYSTEMS = ["You are a helpful assistant.", "You are Ember.", "Be brief.", "Answer the user.", "You are a helpful AI assistant.",
            "You are a friendly assistant. Answer in one sentence.", "Help the user.", "You are an assistant that always answers politely."]
@@ -264,7 +264,7 @@ def drill(r):
     for _ in range(r.randint(8, 24)):
         roll = r.random()
         a, b, op = operands(r)
-        if roll < 0.62:
+        if roll < 0.56:
             lines += [(f"{a} {op} {b} =", False), (f" {a + b if op == '+' else a - b}\n", True)]
         elif roll < 0.74:
             start = f"{a} {op} {b}" if op == "+" or a >= b else f"{a}"
@@ -283,16 +283,16 @@ def conversation(r):
     if roll < 0.2:
         return drill(r)
     roll = r.random()
-    if roll < 0.22:
+    if roll < 0.3:
         return tasks_tools.conversation(r, [arithmetic, capital, small_talk], SYSTEMS)
     turns = []
-    n = 1 if roll < 0.45 else r.randint(2, 6) if roll < 0.97 else r.randint(20, 40)
+    n = 1 if roll < 0.55 else r.randint(2, 6) if roll < 0.98 else r.randint(20, 40)
     for _ in range(n):
         turns += r.choices(TOPICS, WEIGHTS)[0](r)
     talk = {"system": r.choice(SYSTEMS) if r.random() < 0.25 else None, "tools": [], "messages": turns}
     if talk["system"] is None and r.random() < 0.02:
         tasks_json.with_schema_in_system(r, talk)
-    finish(r, talk, think=0.3)
+    finish(r, talk, think=0.4)
     return talk
 
 

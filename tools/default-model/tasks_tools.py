@@ -11,7 +11,8 @@ def dumps(value):
 
 def weather_tool(r):
     """Returns (tool, name of the place argument)."""
-    place = r.choice(["location", "location", "city", "city"])
+    # Rare names keep the model from guessing: only copying the name out of the schema is right every time.
+    place = r.choice(["location", "location", "location", "city", "city", "city", "place", "town", "area", "destination"])
     about = {"type": "string"}
     if r.random() < 0.6:
         about["description"] = r.choice(["The city", "City name", "The city and state, e.g. San Francisco, CA", "Name of the city",
@@ -135,7 +136,7 @@ def calculate(r, think):
 
 def conversation(r, others, systems):
     """One conversation with tools; `others` are topics that need no tool."""
-    which = r.choices(["weather", "calculator", "both"], [4, 3, 4])[0]
+    which = r.choices(["weather", "calculator", "both"], [6, 2, 4])[0]
     tools, place = [], None
     if which != "calculator":
         tool, place = weather_tool(r)
@@ -146,10 +147,11 @@ def conversation(r, others, systems):
         tools.append(unrelated_tool(r))
     r.shuffle(tools)
     turns = []
-    for _ in range(r.choices([1, 2, 3, 4, 5, 6], [3, 2, 2, 2, 1, 1])[0]):
+    # Short ones dominate: a later call can copy the argument's name from an earlier one, the first cannot.
+    for _ in range(r.choices([1, 2, 3, 4, 5, 6], [10, 4, 2, 1, 1, 1])[0]):
         roll = r.random()
         ended = False
-        if roll < 0.15:
+        if roll < 0.12:
             topic = r.choice(others if which == "weather" else others[1:])
             more = topic(r)
         elif which == "weather" or (which == "both" and roll < 0.6):
