@@ -55,6 +55,9 @@ package struct MetricRow: Sendable {
         }
     }
 
+    /// The values of an arm's blocks, where there are any.
+    package func blockValues(_ arm: Int) -> [Double] { columns[arm].perBlock(metric.statistic).compactMap { $0 } }
+
     /// The difference to an arm, of another kind or with an interval of another level.
     package func difference(to baseline: Int, kind: DifferenceKind, options: DifferenceOptions) -> PairedDifference? {
         guard columns.indices.contains(baseline) else { return nil }

@@ -7,8 +7,9 @@ enum NumberFormat {
         guard value.isFinite else { return "–" }
         let size = abs(value)
         if size == 0 { return "0" }
-        if size < 0.0005 { return "<0.001" }
-        let decimals = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3
+        if size < 0.0005 { return "≈0" }
+        // Where rounding adds a digit, one decimal less keeps three.
+        let decimals = size >= 99.95 ? 0 : size >= 9.995 ? 1 : size >= 0.9995 ? 2 : 3
         return grouped(fixed(value, decimals))
     }
 

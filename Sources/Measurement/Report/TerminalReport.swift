@@ -120,6 +120,9 @@ package struct TerminalReport: Sendable {
             return Cell(text: verdict.rawValue, style: .good, alignRight: false)
         case .slower, .dearer:
             return Cell(text: verdict.rawValue, style: .bad, alignRight: false)
+        case .noDifferenceShown where comparison.detectable == 0:
+            // The same in every block: nothing to detect.
+            return Cell(text: verdict.rawValue, style: .faint, alignRight: false)
         case .noDifferenceShown, .tooNoisy:
             let kind = comparison.difference.kind
             let size =

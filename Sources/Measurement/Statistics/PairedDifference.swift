@@ -1,3 +1,5 @@
+import Foundation
+
 /// How two arms are compared.
 package enum DifferenceKind: String, Sendable, Equatable {
     /// (candidate − baseline) / baseline.
@@ -76,15 +78,14 @@ package struct PairedDifference: Sendable, Equatable {
     ) {
         let count = Double(blocks.count)
         let student = Distributions.studentQuantile((1 + options.level) / 2, degreesOfFreedom: count - 1)
-        let blockError = (Percentiles.standardDeviation(blocks) ?? 0) / count.squareRoot()
+        let spread = Spread(blocks: blocks, difference: difference, kind: kind)
         // The percentile bootstrap of few blocks is too narrow twice over: it divides by n instead of n - 1, and uses normal
         // instead of t quantiles. Hesterberg's expanded percentiles repair both; the t interval of the block differences
         // covers what no draw of four to eight blocks can reach. The wider limit counts.
         let widen = (count / (count - 1)).squareRoot()
         let tail = Distributions.normalCDF(-widen * student)
         let sorted = draws.sorted()
-        var low = difference - student * blockError
-        var high = difference + student * blockError
+        var (low, high) = spread.limits(student)
         var drawError = 0.0
         if !sorted.isEmpty {
             low = min(low, Percentiles.quantile(ofSorted: sorted, tail))
@@ -99,7 +100,7 @@ package struct PairedDifference: Sendable, Equatable {
         self.high = high
         self.level = options.level
         self.shift = HodgesLehmann.shift(blocks) ?? difference
-        self.standardError = max(blockError, drawError)
+        self.standardError = max(spread.standardError, drawError)
         self.detectable =
             (student + Distributions.studentQuantile(options.power, degreesOfFreedom: count - 1)) * standardError
         self.blocks = blocks
@@ -125,6 +126,29 @@ package struct PairedDifference: Sendable, Equatable {
             }
         }
         return draws
+    }
+}
+
+/// The standard error that the blocks' own differences suggest. Ratios are averaged as logarithms: twice as fast is as far
+/// from equal as half as fast, and no limit falls below -100 %.
+private struct Spread {
+    let difference: Double
+    let isLogarithmic: Bool
+    let error: Double
+
+    init(blocks: [Double], difference: Double, kind: DifferenceKind) {
+        self.difference = difference
+        isLogarithmic = kind == .relative && difference > -1 && blocks.allSatisfy { $0 > -1 }
+        let values = isLogarithmic ? blocks.map { log(1 + $0) } : blocks
+        error = (Percentiles.standardDeviation(values) ?? 0) / Double(blocks.count).squareRoot()
+    }
+
+    var standardError: Double { isLogarithmic ? (1 + difference) * error : error }
+
+    func limits(_ factor: Double) -> (low: Double, high: Double) {
+        guard isLogarithmic else { return (difference - factor * error, difference + factor * error) }
+        let ratio = 1 + difference
+        return (ratio * exp(-factor * error) - 1, ratio * exp(factor * error) - 1)
     }
 }
 
