@@ -105,7 +105,10 @@ let package = Package(
             resources: [.copy("Fixtures")], swiftSettings: settings),
         .testTarget(
             name: "SupervisionTests",
-            dependencies: ["Supervision", "EngineProtocol", "JSONBytes", "ZeroMQ", argumentParser, logging],
+            dependencies: [
+                "Supervision", "EngineProtocol", "JSONBytes", "MessagePack", "ZeroMQ", "vllm-engine", argumentParser,
+                logging,
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "MeasurementTests",

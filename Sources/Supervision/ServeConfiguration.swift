@@ -17,7 +17,9 @@ package struct ServeConfiguration {
 
     package var engineExecutable: String
     package var engineArguments: [String] = []
-    package var dataParallelSize = 1
+    package var dataParallel = DataParallelTopology()
+    /// Its engines run in lockstep if there are several.
+    package var modelIsMixtureOfExperts = false
 
     package var host = "127.0.0.1"
     package var port: UInt16 = 8000

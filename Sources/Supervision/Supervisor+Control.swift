@@ -42,6 +42,7 @@ extension Supervisor {
             add(swap.idle.children, role: role, restarts: 0)
         }
         add(engines?.children ?? [], role: "engine", restarts: engines?.restarts ?? 0)
+        add(coordinator.map { [$0.child] } ?? [], role: "coordinator", restarts: 0)
         result["processes"] = .array(processes)
         return result
     }

@@ -187,6 +187,6 @@ extension Supervisor {
         for (index, transport) in transports {
             (inputs[index], outputs[index]) = (transport.inputAddress, transport.outputAddress)
         }
-        return EngineInitMessage(inputs: inputs, outputs: outputs)
+        return withCoordinator(EngineInitMessage(inputs: inputs, outputs: outputs))
     }
 }

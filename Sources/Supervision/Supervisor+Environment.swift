@@ -29,7 +29,6 @@ extension Supervisor {
 
     /// SIGQUIT and SIGUSR1.
     func dumpState() {
-        let children = (engines?.children ?? []) + (frontends?.children ?? [])
         logger.info("State: \(state), up \(milliseconds(ContinuousClock.now - start)) ms")
         for child in children {
             logger.info("\(child.name) pid \(child.process.pid): \(child.process.exitDescription)")

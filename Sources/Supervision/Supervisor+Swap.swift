@@ -50,6 +50,9 @@ extension Supervisor {
         guard configuration.apiServerCount == 1 else {
             throw SupervisionError(.usage, "swap works with one frontend, not with --api-server-count above 1")
         }
+        guard configuration.dataParallel.isSingleNode else {
+            throw SupervisionError(.usage, "swap works only if all engines run on this machine")
+        }
         guard state == "serving", let frontends = frontends as? FrontendProcessManager,
             frontends.firstExited() == nil
         else { throw SupervisionError(.failure, "the service is \(state)") }
@@ -106,7 +109,7 @@ extension Supervisor {
         if let child = swap.successor.firstExited() {
             return giveUpSwap("\(child.name) (pid \(child.process.pid)) failed: \(child.process.exitDescription)")
         }
-        let isKnown = swap.registeredEngines.count == configuration.dataParallelSize
+        let isKnown = swap.registeredEngines.count == configuration.dataParallel.size
         if isKnown, let listener, let process = swap.successor.processes.first,
             ProcessInfo.acceptsConnections(process.pid, on: listener.descriptor.rawValue)
         {

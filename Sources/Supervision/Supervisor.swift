@@ -23,6 +23,9 @@ package final class Supervisor {
     private(set) var context: ZMQContext?
     private(set) var frontends: (any FrontendManager)?
     private(set) var engines: EngineProcessManager?
+    private(set) var coordinator: DPCoordinator?
+    /// What the node of rank 0 told, if that is another one.
+    private(set) var firstNode: EngineInitMessage?
     private var probe: ReadinessProbe?
     private(set) var state = "starting"
     private var frontendRestarts: RestartPolicy
@@ -31,7 +34,7 @@ package final class Supervisor {
     private var control: ControlServer?
     private(set) var handshake: HandshakeServer?
     private(set) var directory: RuntimeDirectory?
-    private var factory: ChildFactory?
+    private(set) var factory: ChildFactory?
     /// Engines that died and are being replaced.
     var recovery: EngineRecovery?
     /// The exchange of the frontend that is under way.
@@ -106,32 +109,43 @@ package final class Supervisor {
         do { context = try ZMQContext() } catch { throw SupervisionError(.failure, "\(error)") }
         self.context = context
         self.directory = directory
-        let transports = try (0..<configuration.apiServerCount).map { _ in
+        let factory = ChildFactory(loop: loop, orphanGuard: orphanGuard, logger: logger, output: output)
+        self.factory = factory
+        let timeout = configuration.engineReadyTimeout
+        let isInterrupted = { signals.stopRequested }
+        let remote = try shakeHandsWithFirstNode(context)
+        firstNode = try remote?.waitForInit(timeout: timeout, isInterrupted: isInterrupted)
+        coordinator = try startCoordinator(directory, factory, isInterrupted: isInterrupted)
+        if signals.stopRequested { return }
+        var transports = try (0..<configuration.apiServerCount).map { _ in
             try makeTransport(configuration.frontendContract, directory)
         }
-        let handshake = try HandshakeServer(
-            address: engineClientZMQAddress(localOnly: true, host: configuration.host, directory: directory),
-            initMessage: EngineInitMessage(
-                inputs: transports.map(\.inputAddress), outputs: transports.map(\.outputAddress)),
-            engineCount: configuration.dataParallelSize, context: context, loop: loop, logger: logger)
-
+        if transports.contains(where: \.isChosenByTheFrontend) {
+            // Engines cannot be told before the frontends have told us.
+            frontends = try startFrontends(listener, transports, directory, factory)
+            transports = try gatherFrontendAddresses(timeout: timeout, isInterrupted: isInterrupted)
+            if signals.stopRequested { return }
+        }
+        let handshake = try makeHandshake(
+            directory, context,
+            EngineInitMessage(inputs: transports.map(\.inputAddress), outputs: transports.map(\.outputAddress)))
         self.handshake = handshake
         handshake.onEvent = { [unowned self] rank, event in handle(event, rank: rank) }
         handshake.onReady = { [unowned self] rank in engineIsBack(rank: rank) }
         handshake.onViolation = { [unowned self] violation in engineBrokeProtocol(violation) }
 
-        let factory = ChildFactory(loop: loop, orphanGuard: orphanGuard, logger: logger, output: output)
-        self.factory = factory
         let engines = try EngineProcessManager(engineLaunch(handshake.address), factory: factory)
         self.engines = engines
-        let frontends = try startFrontends(listener, transports, directory, factory)
+        let frontends = try self.frontends ?? startFrontends(listener, transports, directory, factory)
         self.frontends = frontends
         reached("spawned")
 
         let probe = makeProbe(listener)
         if try handshake.run(
-            engines: engines, frontends: frontends, signals: signals, timeout: configuration.engineReadyTimeout)
+            engines: engines, frontends: frontends, coordinator: coordinator?.child, signals: signals,
+            timeout: timeout)
         {
+            try remote?.sendReady(hash: handshake.state.parallelConfigHash)
             reached("engine ready")
             probe.isEnabled = true
         }
@@ -151,31 +165,6 @@ package final class Supervisor {
         return probe
     }
 
-    /// Of several frontends on one socket anyone may have answered.
-    private var everyFrontendAccepts: Bool {
-        guard configuration.apiServerCount > 1, let frontends, let listener else { return true }
-        return frontends.processes.allSatisfy {
-            !$0.isAlive || ProcessInfo.acceptsConnections($0.pid, on: listener.descriptor.rawValue)
-        }
-    }
-
-    private func startFrontends(
-        _ listener: HTTPListener, _ transports: [FrontendTransport], _ directory: RuntimeDirectory,
-        _ factory: ChildFactory
-    ) throws -> any FrontendManager {
-        var launch = frontendLaunch()
-        launch.startupReport = startupReport
-        guard transports.count > 1 else {
-            return try FrontendProcessManager(
-                launch, listener: listener, transport: transports[0], directory: directory, factory: factory)
-        }
-        launch.metricsDirectory = try directory.createFolder("metrics")
-        // One that is not ready must not take connections that another could serve.
-        launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
-        return try APIServerProcessManager(
-            launch, listener: listener, transports: transports, directory: directory, factory: factory)
-    }
-
     func stopProbe() { probe?.stop() }
 
     /// Asks again until requests are answered.
@@ -191,65 +180,22 @@ package final class Supervisor {
             host: configuration.host, port: configuration.port, scheme: configuration.usesTLS ? "https" : "http")
     }
 
-    func makeTransport(
-        _ contract: FrontendContract, _ directory: RuntimeDirectory
-    ) throws -> FrontendTransport {
-        func address() -> String {
-            engineClientZMQAddress(localOnly: true, host: configuration.host, directory: directory)
-        }
-        guard contract.adoptsListeners else {
-            return .addresses(input: address(), output: address())
-        }
-        return .listeners(
-            input: try ZMQListener(address: address(), sends: true),
-            output: try ZMQListener(address: address(), sends: false))
-    }
-
     private func engineLaunch(_ handshakeAddress: String) -> EngineLaunch {
         var launch = EngineLaunch(
             executable: configuration.engineExecutable, model: configuration.model,
             handshakeAddress: handshakeAddress, arguments: configuration.engineArguments,
             environment: ProcessInfo.environment())
-        launch.count = configuration.dataParallelSize
+        launch.startIndex = configuration.dataParallel.startRank
+        launch.count = configuration.dataParallel.localSize
         launch.arguments += ["--control", "--protocol-version", "\(configuration.frontendContract.family)"]
         return launch
-    }
-
-    private func frontendLaunch() -> FrontendLaunch {
-        var launch = FrontendLaunch(
-            kind: configuration.frontend, executable: configuration.frontendExecutable,
-            contract: configuration.frontendContract, arguments: configuration.frontendArguments,
-            environment: ProcessInfo.environment())
-        launch.engineCount = configuration.dataParallelSize
-        launch.dataParallelSize = configuration.dataParallelSize
-        if let seconds = configuration.engineHangTimeout {
-            launch.environment["VLLM_ENGINE_HANG_TIMEOUT_S"] = "\(seconds)"
-        }
-        if configuration.engineRestarts.limit > 0 { launch.environment["VLLM_ENGINE_RESTARTS"] = "1" }
-        launch.servedAddress = listener.map(\.displayAddress) ?? ""
-        return launch
-    }
-
-    /// Starts a frontend beside the one that serves, on the same HTTP socket.
-    func startSuccessor(
-        _ kind: FrontendKind, program: String, contract: FrontendContract
-    ) throws -> FrontendProcessManager {
-        guard let directory, let factory, let listener else { throw SupervisionError(.failure, "not started yet") }
-        var launch = frontendLaunch()
-        launch.kind = kind
-        launch.executable = program
-        launch.contract = contract
-        launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
-        return try FrontendProcessManager(
-            launch, listener: listener, transport: try makeTransport(contract, directory), directory: directory,
-            factory: factory)
     }
 
     /// From now on this one is waited for, restarted and stopped.
     func serveWith(_ frontends: FrontendProcessManager) { self.frontends = frontends }
 
     func sendToEngines(_ command: EngineControlCommand) {
-        for rank in 0..<configuration.dataParallelSize {
+        for rank in configuration.dataParallel.localRanks {
             do { try handshake?.send(command, toRank: rank) } catch { logger.error("engine \(rank): \(error)") }
         }
     }
@@ -289,7 +235,8 @@ package final class Supervisor {
     private func serve(signals: SignalSource) throws -> ExitCode {
         guard let frontends, let engines else { return .failure }
         let completion = waitForCompletionOrFailure(
-            frontends: self.frontends ?? frontends, engines: engines, signals: signals, on: loop,
+            frontends: self.frontends ?? frontends, engines: engines, coordinator: coordinator?.child.process,
+            signals: signals, on: loop,
             frontendExited: { [unowned self] in replaceWithEngine($0) || replace($0) },
             engineExited: { [unowned self] in replace(engine: $0) })
         let wasServing = state != "starting"
@@ -408,6 +355,7 @@ package final class Supervisor {
         defer { loop.cancel(reminder) }
         let remaining = patience - (ContinuousClock.now - begin)
         killed += engines?.shutdown(timeout: max(remaining, .seconds(5)), isInterrupted: isInterrupted) ?? []
+        killed += coordinator?.shutdown(timeout: nil, isInterrupted: isInterrupted) ?? []
         return killed
     }
 
@@ -435,17 +383,17 @@ package final class Supervisor {
     }
 
     private func fail(_ error: SupervisionError, signals: SignalSource) -> ExitCode {
-        let failed = engines?.firstExited() ?? frontends?.firstExited()
+        let failed = children.first { !$0.process.isAlive }
         // No client has been served yet, so there is nothing to wait for.
         _ = frontends?.shutdown(timeout: .zero, isInterrupted: { signals.stopRequested })
         _ = engines?.shutdown(timeout: .seconds(1), isInterrupted: { signals.stopRequested })
+        _ = coordinator?.shutdown(timeout: .seconds(1), isInterrupted: { signals.stopRequested })
         report(error.code, error.message, childNamed: failed?.name)
         return error.code
     }
 
     /// The failing child's own last words, then the cause as the last line.
     private func report(_ code: ExitCode, _ message: String, childNamed name: String?) {
-        let children = (engines?.children ?? []) + (frontends?.children ?? [])
         if let child = children.first(where: { $0.name == name }) {
             let block = child.log.errorBlock
             if !block.isEmpty {
@@ -466,6 +414,7 @@ package final class Supervisor {
         _ = swap?.idle.shutdown(timeout: .zero, isInterrupted: { true })
         swap = nil
         _ = engines?.shutdown(timeout: .zero, isInterrupted: { true })
+        _ = coordinator?.shutdown(timeout: .zero, isInterrupted: { true })
         orphanGuard?.finish()
         reapStrangers()
     }
@@ -474,7 +423,7 @@ package final class Supervisor {
 
     /// Orphans of our descendants are re-parented to us (also when we are PID 1); somebody has to reap them.
     private func reapStrangers() {
-        var known = (engines?.processes ?? []).map(\.pid) + (frontends?.processes ?? []).map(\.pid)
+        var known = children.map(\.process.pid)
         known += (swap?.idle.processes ?? []).map(\.pid)
         if let reaper = orphanGuard?.reaperPid { known.append(reaper) }
         var reaped: pid_t = 0
@@ -484,6 +433,10 @@ package final class Supervisor {
         if let replaced = try? orphanGuard?.ensureReaper(), replaced {
             logger.warning("The reaper process was killed; started another")
         }
+    }
+
+    var children: [SupervisedProcess] {
+        (engines?.children ?? []) + (frontends?.children ?? []) + (coordinator.map { [$0.child] } ?? [])
     }
 }
 

@@ -108,7 +108,7 @@ import Testing
 
     @Test(arguments: [
         (["/no/such/model"], "model folder /no/such/model does not exist"),
-        (["mock", "--tokenizer", "/t", "--data-parallel-size", "0"], "--data-parallel-size must be from 1 to 64"),
+        (["mock", "--tokenizer", "/t", "--data-parallel-size", "0"], "--data-parallel-size must be from 1 to 65536"),
         (["mock", "--tokenizer", "/t", "--max-num-seqs", "0"], "--max-num-seqs must be at least 1"),
         (["mock", "--tokenizer", "/t", "--ssl-keyfile", "k"], "--ssl-keyfile and --ssl-ca-certs need --ssl-certfile"),
         (["mock", "--tokenizer", "/t", "--frontend-version", "0.9"], "--frontend-version: 0.9 is not a vLLM release"),

@@ -14,7 +14,7 @@ import ZeroMQ
     }
 
     @Test func everyEngineSaysHelloAndThenReady() throws {
-        var state = HandshakeState(firstRank: 2, count: 2)
+        var state = HandshakeState(ranks: 2..<4, localRanks: 2..<4)
         #expect(state.waitingFor.map(\.rank) == [2, 3])
         #expect(try state.receive(identity: [3, 0], hello) == .sendInit(rank: 3))
         #expect(try state.receive(identity: [2, 0], hello) == .sendInit(rank: 2))
@@ -27,13 +27,13 @@ import ZeroMQ
 
     @Test(arguments: [[], [1], [1, 0], [0, 1], [0, 0, 0], Array("engine".utf8)] as [[UInt8]])
     func strangersAreRefused(identity: [UInt8]) {
-        var state = HandshakeState(firstRank: 0, count: 1)
+        var state = HandshakeState(ranks: 0..<1, localRanks: 0..<1)
         let text = violation { _ = try state.receive(identity: identity, hello) }
         #expect(text?.contains("unexpected identity") == true && text?.contains("expected rank 0") == true)
     }
 
     @Test func messagesOutOfOrderAreRefused() throws {
-        var state = HandshakeState(firstRank: 0, count: 1)
+        var state = HandshakeState(ranks: 0..<1, localRanks: 0..<1)
         #expect(violation { _ = try state.receive(identity: [0, 0], ready) } == "engine 0 sent READY before HELLO")
         _ = try state.receive(identity: [0, 0], hello)
         #expect(violation { _ = try state.receive(identity: [0, 0], hello) }?.contains("connected twice") == true)
@@ -43,13 +43,13 @@ import ZeroMQ
     }
 
     @Test func engineStartedElsewhereIsRefused() {
-        var state = HandshakeState(firstRank: 0, count: 1)
+        var state = HandshakeState(ranks: 0..<1, localRanks: 0..<1)
         let remote = EngineHandshakeMessage(status: .hello, isLocal: false, isHeadless: true)
         #expect(violation { _ = try state.receive(identity: [0, 0], remote) }?.contains("started elsewhere") == true)
     }
 
     @Test func aSuccessorIsExpectedAgain() throws {
-        var state = HandshakeState(firstRank: 0, count: 2)
+        var state = HandshakeState(ranks: 0..<2, localRanks: 0..<2)
         for rank in [UInt8(0), 1] {
             _ = try state.receive(identity: [rank, 0], hello)
             var named = ready
@@ -64,8 +64,22 @@ import ZeroMQ
         #expect(state.isComplete && state.instance(ofRank: 0) == "process 0")
     }
 
+    @Test(arguments: [true, false])
+    func enginesOfOtherMachinesSaySo(headless: Bool) throws {
+        var state = HandshakeState(ranks: 0..<2, localRanks: 0..<1, remoteAreHeadless: headless)
+        let remote = EngineHandshakeMessage(status: .hello, isLocal: false, isHeadless: headless)
+        let other = EngineHandshakeMessage(status: .hello, isLocal: false, isHeadless: !headless)
+        for wrong in [hello, other] {
+            #expect(
+                violation { _ = try state.receive(identity: [1, 0], wrong) }?.contains("from another machine") == true)
+        }
+        #expect(violation { _ = try state.receive(identity: [0, 0], remote) }?.contains("started elsewhere") == true)
+        #expect(try state.receive(identity: [0, 0], hello) == .sendInit(rank: 0))
+        #expect(try state.receive(identity: [1, 0], remote) == .sendInit(rank: 1))
+    }
+
     @Test func enginesMustAgreeOnTheirParallelConfiguration() throws {
-        var state = HandshakeState(firstRank: 0, count: 2)
+        var state = HandshakeState(ranks: 0..<2, localRanks: 0..<2)
         for rank in [UInt8(0), 1] { _ = try state.receive(identity: [rank, 0], hello) }
         var first = ready
         first.parallelConfigHash = "a"
@@ -90,8 +104,8 @@ import ZeroMQ
         context = try ZMQContext()
         server = try HandshakeServer(
             address: "ipc://\(scratch.file("handshake.sock"))",
-            initMessage: EngineInitMessage(inputs: ["ipc:///in"], outputs: ["ipc:///out"]), engineCount: 1,
-            context: context, loop: loop, logger: quiet)
+            initMessage: EngineInitMessage(inputs: ["ipc:///in"], outputs: ["ipc:///out"]), ranks: 0..<1,
+            localRanks: 0..<1, context: context, loop: loop, logger: quiet)
         guardian = try OrphanGuard(directory: scratch.file("runtime"))
         let null = LogOutput(descriptor: open("/dev/null", O_WRONLY | O_CLOEXEC))
         factory = ChildFactory(loop: loop, orphanGuard: guardian, logger: quiet, output: null)

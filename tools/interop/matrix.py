@@ -78,7 +78,17 @@ def our_supervisor(own, peers):
     swift = ["--frontend", "swift", "--frontend-binary", own.vllm_swift]
     yield row("vllm-swift, descriptors", [], *swift)
     yield row("vllm-swift, addresses", [], *swift, "--frontend-version", "0.30")
-    yield row("vllm-swift, descriptors", [], *swift, "--data-parallel-size", "2", engine="BLAS ×2")
+    for count in (2, 4):
+        engines = ["--data-parallel-size", count]
+        yield row("vllm-swift, descriptors", [], *swift, *engines, engine=f"BLAS ×{count}")
+        binary = peers.vllm_rs("0.33.0")
+        yield row("vllm-rs 0.33, descriptors", [binary], "--frontend", "rust", "--frontend-binary", binary, *engines,
+                  engine=f"BLAS ×{count}")
+        yield row("vLLM 0.32 Python", [peers.python, peers.vllm], "--frontend", "python", "--python", peers.python, *engines,
+                  engine=f"BLAS ×{count}", start_limit=400)
+    yield row("vllm-swift ×2", [], *swift, "--api-server-count", 2)
+    yield row("vLLM 0.32 Python ×2", [peers.python, peers.vllm], "--frontend", "python", "--python", peers.python,
+              "--api-server-count", 2, "--data-parallel-size", 2, engine="BLAS ×2", start_limit=400)
 
 
 def external_engine(own, peers):

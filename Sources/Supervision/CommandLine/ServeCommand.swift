@@ -38,6 +38,9 @@ package struct ServeCommand: ParsableCommand {
     @OptionGroup(title: "Processes")
     package var supervisor: SupervisorOptions
 
+    @OptionGroup(title: "Data parallelism")
+    package var dataParallel: DataParallelOptions
+
     @OptionGroup(title: "Listening")
     package var listen: ListenOptions
 
@@ -62,7 +65,11 @@ package struct ServeCommand: ParsableCommand {
         let logger = Logger(label: "Supervisor") { _ in SupervisorLogHandler(level: level) }
         let code: ExitCode
         do {
-            code = Supervisor(configuration: try makeConfiguration(), logger: logger).run()
+            let configuration = try makeConfiguration()
+            code =
+                configuration.dataParallel.isHeadless
+                ? HeadlessSupervisor(configuration: configuration, logger: logger).run()
+                : Supervisor(configuration: configuration, logger: logger).run()
         } catch let error as SupervisionError {
             logger.error("\(error.message) (exit code \(error.code.rawValue))")
             code = error.code
@@ -79,19 +86,25 @@ package struct ServeCommand: ParsableCommand {
         if kind == .python, supervisor.frontendBinary != nil {
             throw SupervisionError(.usage, "--frontend python takes --python, not --frontend-binary")
         }
-        if kind == .python, supervisor.dataParallelSize > 1 {
-            throw SupervisionError(
-                .usage,
-                "--frontend python with --data-parallel-size above 1 needs a coordinator, which is not there yet")
-        }
         if supervisor.apiServerCount > 1, kind != .swift, kind != .python {
             throw SupervisionError(
                 .usage,
                 "--api-server-count \(supervisor.apiServerCount): vLLM's Rust frontend is made to be one process "
                     + "(with threads); use --frontend swift or python")
         }
-        let program = try Binaries.frontend(
-            kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
+        let topology = try DataParallelTopology(dataParallel.description)
+        if topology.isHeadless, supervisor.apiServerCount > 1 {
+            throw SupervisionError(.usage, "--headless and --api-server-count exclude each other: there is no frontend")
+        }
+        if topology.isHeadless, supervisor.engineRestarts.limit > 0 {
+            throw SupervisionError(
+                .usage,
+                "--headless and --restart on-failure exclude each other: the other node does not shake hands twice")
+        }
+        let program =
+            topology.isHeadless
+            ? ""
+            : try Binaries.frontend(kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
         let model = try model ?? Binaries.defaultModel(explicit: nil)
         if model != "mock", !isDirectory(model) {
             throw SupervisionError(.usage, "model folder \(model) does not exist")
@@ -102,10 +115,11 @@ package struct ServeCommand: ParsableCommand {
             engineExecutable: try Binaries.engine(explicit: supervisor.engineBinary))
         configuration.frontend = kind
         configuration.frontendContract = try FrontendContract(
-            of: kind, program: program, release: supervisor.frontendVersion)
+            of: topology.isHeadless ? .swift : kind, program: program, release: supervisor.frontendVersion)
         configuration.servedModelNames = frontend.servedModelName
         configuration.apiServerCount = supervisor.apiServerCount
-        configuration.dataParallelSize = supervisor.dataParallelSize
+        configuration.dataParallel = topology
+        configuration.modelIsMixtureOfExperts = ModelFolder.isMixtureOfExperts(model)
         configuration.host = listen.host
         configuration.port = listen.port
         configuration.unixSocketPath = listen.uds
@@ -124,6 +138,12 @@ package struct ServeCommand: ParsableCommand {
         let readyTimeout = try secondsFromEnvironment("VLLM_ENGINE_READY_TIMEOUT_S", default: 600)
         configuration.engineReadyTimeout = .seconds(readyTimeout)
         configuration.engineArguments = engine.words
+        if engine.threads == nil, topology.localSize > 1 {
+            // Each would take all of them.
+            configuration.engineArguments += [
+                "--threads", String(max(1, ProcessInfo.usableProcessors / topology.localSize)),
+            ]
+        }
         if let timeout = supervisor.shutdownTimeout {
             configuration.engineArguments += ["--shutdown-timeout", "\(timeout.value)"]
         }
@@ -131,6 +151,7 @@ package struct ServeCommand: ParsableCommand {
         configuration.engineArguments += engineArguments
 
         supervisor.add(to: &configuration.frontendArguments)
+        dataParallel.add(to: &configuration.frontendArguments, kind)
         listen.add(to: &configuration.frontendArguments)
         engine.add(to: &configuration.frontendArguments)
         frontend.add(to: &configuration.frontendArguments)
@@ -189,7 +210,9 @@ package struct VLLMEngineCommand: ParsableCommand {
         commandName: "vllm-engine",
         abstract: "Supervisor for vLLM frontends and engines.",
         version: "vllm-engine 0.1.0",
-        subcommands: [ServeCommand.self, StatusCommand.self, DrainCommand.self, SwapCommand.self],
+        subcommands: [
+            ServeCommand.self, StatusCommand.self, DrainCommand.self, SwapCommand.self, CoordinatorCommand.self,
+        ],
         defaultSubcommand: ServeCommand.self)
 
     package init() {}
@@ -210,7 +233,7 @@ package struct VLLMEngineCommand: ParsableCommand {
 
     /// So that `vllm-engine --help` shows the options of `serve`.
     private static func withImpliedCommand(_ arguments: [String]) -> [String] {
-        let own = ["serve", "status", "drain", "swap", "help", "--version"]
+        let own = ["serve", "status", "drain", "swap", "dp-coordinator", "help", "--version"]
         return arguments.first.map(own.contains) == true ? arguments : ["serve"] + arguments
     }
 }

@@ -56,15 +56,9 @@ package struct SupervisorOptions: ParsableArguments {
     @Option(help: "Number of frontend processes on the one port; swift and python.")
     package var apiServerCount: Int = 1
 
-    @Option(help: "Number of engines, each with the whole model; requests are spread over them.")
-    package var dataParallelSize: Int = 1
-
     package init() {}
 
     package mutating func validate() throws {
-        guard (1...64).contains(dataParallelSize) else {
-            throw ValidationError("--data-parallel-size must be from 1 to 64")
-        }
         guard (1...64).contains(apiServerCount) else {
             throw ValidationError("--api-server-count must be from 1 to 64")
         }
@@ -90,6 +84,5 @@ package struct SupervisorOptions: ParsableArguments {
 
     func add(to arguments: inout FrontendArguments) {
         if let shutdownTimeout { arguments["shutdown_timeout"] = shutdownTimeout.json }
-        if dataParallelSize > 1 { arguments.set("data_parallel_size", dataParallelSize) }
     }
 }

@@ -25,13 +25,13 @@ package final class HandshakeServer {
     package var onViolation: ((String) -> Void)?
 
     package init(
-        address: String, initMessage: EngineInitMessage, firstRank: Int = 0, engineCount: Int, context: ZMQContext,
-        loop: EventLoop, logger: Logger
+        address: String, initMessage: EngineInitMessage, ranks: Range<Int>, localRanks: Range<Int>,
+        remoteAreHeadless: Bool = true, context: ZMQContext, loop: EventLoop, logger: Logger
     ) throws {
         self.loop = loop
         self.logger = logger
         self.initMessage = initMessage.encode()
-        state = HandshakeState(firstRank: firstRank, count: engineCount)
+        state = HandshakeState(ranks: ranks, localRanks: localRanks, remoteAreHeadless: remoteAreHeadless)
         do {
             socket = try ZMQSocket(.router, context: context)
             try socket.setLinger(milliseconds: 0)
@@ -129,11 +129,13 @@ package final class HandshakeServer {
     /// - Returns: false when a stop signal arrived first.
     /// - Throws: what went wrong: a process ended, a protocol violation, the timeout.
     package func run(
-        engines: EngineProcessManager?, frontends: (any FrontendManager)?, signals: SignalSource?, timeout: Duration
+        engines: EngineProcessManager?, frontends: (any FrontendManager)?, coordinator: SupervisedProcess? = nil,
+        signals: SignalSource?, timeout: Duration
     ) throws -> Bool {
         let start = ContinuousClock.now
         var nextReport = start + .seconds(10)
-        let processes = (engines?.processes ?? []) + (frontends?.processes ?? [])
+        var processes = (engines?.processes ?? []) + (frontends?.processes ?? [])
+        if let coordinator { processes.append(coordinator.process) }
         while !state.isComplete {
             let until = min(start + timeout, nextReport)
             waitForSentinels(processes, on: loop, until: until) {
@@ -153,6 +155,12 @@ package final class HandshakeServer {
                     .startupFailure,
                     "frontend process \(frontend.name) (pid \(frontend.process.pid)) ended during start-up of the "
                         + "engine: \(frontend.process.exitDescription)")
+            }
+            if let coordinator, !coordinator.process.isAlive {
+                throw SupervisionError(
+                    .startupFailure,
+                    "process \(coordinator.name) (pid \(coordinator.process.pid)) ended during start-up of the engine: "
+                        + coordinator.process.exitDescription)
             }
             let now = ContinuousClock.now
             if !state.isComplete, now >= start + timeout {

@@ -16,14 +16,22 @@ package struct HandshakeState {
     }
 
     private let firstRank: Int
+    private let localRanks: Range<Int>
+    private let remoteAreHeadless: Bool
     private var phases: [Phase]
     private var instances: [String?]
-    private var parallelConfigHash: String?
+    package private(set) var parallelConfigHash: String?
 
-    package init(firstRank: Int, count: Int) {
-        self.firstRank = firstRank
-        phases = Array(repeating: .awaitingHello, count: count)
-        instances = Array(repeating: nil, count: count)
+    /// - Parameters:
+    ///   - ranks: that are expected.
+    ///   - localRanks: those of them that are started here.
+    ///   - remoteAreHeadless: the others have no frontends of their own.
+    package init(ranks: Range<Int>, localRanks: Range<Int>, remoteAreHeadless: Bool = true) {
+        firstRank = ranks.lowerBound
+        self.localRanks = localRanks
+        self.remoteAreHeadless = remoteAreHeadless
+        phases = Array(repeating: .awaitingHello, count: ranks.count)
+        instances = Array(repeating: nil, count: ranks.count)
     }
 
     package var isComplete: Bool { phases.allSatisfy { $0 == .ready } }
@@ -49,6 +57,23 @@ package struct HandshakeState {
         phases.enumerated().filter { $0.element != .ready }.map { (firstRank + $0.offset, $0.element) }
     }
 
+    private func checkOrigin(_ rank: Int, _ message: EngineHandshakeMessage) throws(Violation) {
+        let said = "(local=\(message.isLocal), headless=\(message.isHeadless))"
+        if localRanks.contains(rank) {
+            guard message.isLocal, !message.isHeadless else {
+                throw Violation(
+                    description: "engine \(rank) says that it was started elsewhere \(said); "
+                        + "expected the one started here")
+            }
+            return
+        }
+        guard !message.isLocal, message.isHeadless == remoteAreHeadless else {
+            throw Violation(
+                description: "engine \(rank) \(said) is expected from another machine, "
+                    + (remoteAreHeadless ? "started with --headless" : "with a frontend of its own"))
+        }
+    }
+
     /// - Parameter identity: the ROUTER's first frame; the rest of the message follows as `payload`.
     package mutating func receive(
         identity: [UInt8], _ message: EngineHandshakeMessage
@@ -63,11 +88,7 @@ package struct HandshakeState {
         let index = rank - firstRank
         switch (phases[index], message.status) {
         case (.awaitingHello, .hello):
-            guard message.isLocal, !message.isHeadless else {
-                throw Violation(
-                    description: "engine \(rank) says that it was started elsewhere "
-                        + "(local=\(message.isLocal), headless=\(message.isHeadless)); expected the one started here")
-            }
+            try checkOrigin(rank, message)
             phases[index] = .awaitingReady
             return .sendInit(rank: rank)
         case (.awaitingReady, .ready):

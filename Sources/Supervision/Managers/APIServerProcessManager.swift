@@ -46,7 +46,7 @@ package final class APIServerProcessManager: FrontendManager {
     ///   told makes no sense, or the time was over.
     @discardableResult
     package func gatherActualAddresses(
-        timeout: Duration, isInterrupted: () -> Bool = { false }
+        timeout: Duration, isInterrupted: () -> Bool
     ) throws -> [(input: String, output: String)] {
         try Supervision.gatherActualAddresses(
             members, timeout: timeout, on: factory.loop, isInterrupted: isInterrupted)
@@ -64,15 +64,18 @@ package final class APIServerProcessManager: FrontendManager {
 
 /// See `APIServerProcessManager.gatherActualAddresses`.
 func gatherActualAddresses(
-    _ members: [FrontendProcessManager], timeout: Duration, on loop: EventLoop,
-    isInterrupted: () -> Bool = { false }
+    _ members: [FrontendProcessManager], timeout: Duration, on loop: EventLoop, isInterrupted: () -> Bool
 ) throws -> [(input: String, output: String)] {
     waitForSentinels(members.flatMap(\.processes), on: loop, until: .now + timeout) {
         !isInterrupted() && members.contains { $0.addressReport?.isComplete == false }
             && members.allSatisfy { $0.addressFailure == nil }
     }
     // A child may have told and ended before the loop looked at its pipe.
-    for member in members { member.addressReport?.drain() }
+    for member in members {
+        member.addressReport?.drain()
+        // One that dies closes the pipe a moment before it has ended.
+        if member.addressReport?.result == .endOfFile { member.children.first?.process.join(timeout: .seconds(1)) }
+    }
     if let failure = members.lazy.compactMap(\.addressFailure).first {
         throw SupervisionError(.startupFailure, failure)
     }

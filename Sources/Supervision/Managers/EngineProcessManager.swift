@@ -9,6 +9,8 @@ package struct EngineLaunch {
     package var handshakeAddress: String
     package var startIndex = 0
     package var count = 1
+    /// The handshake is another machine's.
+    package var isHeadless = false
     /// Further options, passed on as they are.
     package var arguments: [String]
     package var environment: [String: String]
@@ -58,7 +60,7 @@ package final class EngineProcessManager {
             executable: launch.executable,
             arguments: [
                 "--model", launch.model, "--handshake-address", launch.handshakeAddress,
-                "--engine-index", String(rank), "--local",
+                "--engine-index", String(rank), launch.isHeadless ? "--headless" : "--local",
             ] + launch.arguments,
             environment: launch.environment)
         let death = request.inherit(factory.deathDescriptor)

@@ -14,6 +14,12 @@ package protocol FrontendManager: AnyObject {
     /// ones it had when it ends in order.
     func renewTransports(_ make: (FrontendContract) throws -> FrontendTransport) throws
 
+    /// See `APIServerProcessManager`.
+    @discardableResult
+    func gatherActualAddresses(
+        timeout: Duration, isInterrupted: () -> Bool
+    ) throws -> [(input: String, output: String)]
+
     /// SIGTERM, at least 5 s of grace, then SIGKILL of the tree. Idempotent. Returns the names of those killed.
     @discardableResult
     func shutdown(timeout: Duration?, isInterrupted: () -> Bool) -> [String]
@@ -24,6 +30,11 @@ extension FrontendManager {
 
     /// The first frontend that has ended.
     package func firstExited() -> SupervisedProcess? { children.first { !$0.process.isAlive } }
+
+    @discardableResult
+    package func gatherActualAddresses(timeout: Duration) throws -> [(input: String, output: String)] {
+        try gatherActualAddresses(timeout: timeout, isInterrupted: { false })
+    }
 
     @discardableResult
     package func shutdown(timeout: Duration?) -> [String] { shutdown(timeout: timeout, isInterrupted: { false }) }

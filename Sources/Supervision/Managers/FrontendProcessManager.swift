@@ -45,6 +45,13 @@ package final class FrontendProcessManager: FrontendManager {
         }
     }
 
+    @discardableResult
+    package func gatherActualAddresses(
+        timeout: Duration, isInterrupted: () -> Bool
+    ) throws -> [(input: String, output: String)] {
+        try Supervision.gatherActualAddresses([self], timeout: timeout, on: factory.loop, isInterrupted: isInterrupted)
+    }
+
     /// From now on these are the child's addresses, and its successors'.
     func adopt(input: String, output: String) {
         transport = .addresses(input: input, output: output)

@@ -60,6 +60,14 @@ package enum ProcessInfo {
         return fields.count > 1 ? pid_t(fields[1]) : nil
     }
 
+    /// Processors that this process may run on.
+    package static let usableProcessors: Int = {
+        let line = (readFile("/proc/self/status") ?? "").split(separator: "\n").first { $0.hasPrefix("Cpus_allowed:") }
+        // A mask in hexadecimal digits, with commas.
+        let bits = line?.dropFirst("Cpus_allowed:".count).compactMap(\.hexDigitValue).map(\.nonzeroBitCount)
+        return max(1, bits?.reduce(0, +) ?? 1)
+    }()
+
     package static func readFile(_ path: String, limit: Int = 1 << 20) -> String? {
         readBytes(path, limit: limit).map { String(decoding: $0, as: UTF8.self) }
     }
