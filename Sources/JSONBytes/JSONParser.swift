@@ -4,6 +4,16 @@ extension JSONValue {
     package static func parse(
         _ bytes: UnsafeBufferPointer<UInt8>, limits: JSONLimits = JSONLimits()
     ) throws(JSONError) -> JSONValue {
+        try parse(bytes, limits: limits, takingIntegersOf: nil).value
+    }
+
+    /// Parses one JSON text whose member `member` is likely to be a long array of small integers, such as a prompt of
+    /// token ids: one number at a time they would cost more than all else of a request.
+    /// - Returns: the array as `integers` if it is one of 1 or more plain integers within 0...Int32.max, and then the
+    ///   object is without that member; else nil, and the member is where it belongs.
+    package static func parse(
+        _ bytes: UnsafeBufferPointer<UInt8>, limits: JSONLimits = JSONLimits(), takingIntegersOf member: String?
+    ) throws(JSONError) -> (value: JSONValue, integers: [Int32]?) {
         guard bytes.count <= limits.maximumBytes else {
             throw JSONError(
                 kind: .tooLarge, offset: limits.maximumBytes,
@@ -13,8 +23,10 @@ extension JSONValue {
             throw JSONError(kind: .syntax, offset: 0, message: "Expecting value")
         }
         var parser = JSONParser(base: base, count: bytes.count, maximumDepth: limits.maximumDepth)
+        parser.member = member
         do {
-            return try parser.parseDocument()
+            let value = try parser.parseDocument()
+            return (value, parser.integers)
         } catch {
             // Python decodes the whole text before it parses: bad bytes anywhere outrank the first syntax error.
             if let offset = firstInvalidUTF8(bytes) {
@@ -44,6 +56,9 @@ private struct JSONParser {
     let maximumDepth: Int
     var position = 0
     var depth = 0
+    /// The member of the outermost object whose integers are taken out.
+    var member: String?
+    var integers: [Int32]?
     /// Reused for strings with escapes.
     var scratch: [UInt8] = []
 
@@ -135,6 +150,38 @@ private struct JSONParser {
         }
     }
 
+    /// - Returns: nil, with the position unchanged, when the value is anything else than a plain list of integers.
+    private mutating func parseIntegers() -> [Int32]? {
+        guard current == UInt8(ascii: "["), depth < maximumDepth else { return nil }
+        var values: [Int32] = []
+        // No element is shorter than two bytes; the guess keeps most prompts from being copied as they grow.
+        values.reserveCapacity(min((count - position) / 4, 1 << 14))
+        let (base, count) = (base, count)
+        var at = position &+ 1
+        while true {
+            while at < count, isWhitespace(base[at]) { at &+= 1 }
+            let first = at
+            var value = 0
+            while at < count, base[at] &- 0x30 < 10, at &- first < 10 {
+                value = value &* 10 &+ Int(base[at] &- 0x30)
+                at &+= 1
+            }
+            guard at > first, base[first] != 0x30 || at == first &+ 1, value <= Int(Int32.max) else { return nil }
+            values.append(Int32(truncatingIfNeeded: value))
+            while at < count, isWhitespace(base[at]) { at &+= 1 }
+            guard at < count else { return nil }
+            let separator = base[at]
+            at &+= 1
+            if separator == UInt8(ascii: ",") { continue }
+            guard separator == UInt8(ascii: "]") else { return nil }
+            position = at
+            return values
+        }
+    }
+
+    @inline(__always)
+    private func isWhitespace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 }
+
     private mutating func parseObject() throws(JSONError) -> JSONValue {
         try enter()
         position += 1
@@ -154,7 +201,12 @@ private struct JSONParser {
             guard current == UInt8(ascii: ":") else { throw syntax("Expecting ':' delimiter", at: position) }
             position += 1
             skipWhitespace()
-            object[key] = try parseValue()
+            if depth == 1, let member, key == member {
+                integers = parseIntegers()
+                object[key] = integers == nil ? try parseValue() : nil
+            } else {
+                object[key] = try parseValue()
+            }
             skipWhitespace()
             switch current {
             case UInt8(ascii: ","):

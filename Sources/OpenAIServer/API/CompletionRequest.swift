@@ -16,10 +16,11 @@ struct CompletionRequest {
     var echo: Bool
     var addSpecialTokens: Bool
 
-    init(_ body: JSONObject, limits: APILimits) throws(APIError) {
+    /// - Parameter promptTokens: the prompt, if it was one list of token ids and is not in `body` for that reason.
+    init(_ body: JSONObject, promptTokens: [Int32]? = nil, limits: APILimits) throws(APIError) {
         var reader = FieldReader(body)
         sampling = SamplingFields(&reader, limits: limits)
-        prompts = Self.readPrompts(&reader, limits: limits)
+        prompts = promptTokens.map { [.tokens($0)] } ?? Self.readPrompts(&reader, limits: limits)
         reader.refuseNull("n")
         maxTokens = reader.int("max_tokens") ?? 16
         logprobs = SamplingFields.readCount("logprobs", &reader)

@@ -9,8 +9,8 @@ struct CompletionsHandler: RouteHandler {
 
     func handle(_ request: HTTPRequest, _ response: any ResponseWriter) {
         do throws(APIError) {
-            let body = try RequestBody.object(request)
-            let completion = try CompletionRequest(body, limits: api.limits)
+            let (body, tokens) = try RequestBody.object(request, takingIntegersOf: "prompt")
+            let completion = try CompletionRequest(body, promptTokens: tokens, limits: api.limits)
             try api.rules.checkFields(
                 completion.sampling, logprobs: completion.logprobs, promptLogprobs: completion.promptLogprobsAsked)
             try api.rules.checkStopStrings(completion.sampling.stop)

@@ -26,7 +26,8 @@ struct PromptPreparation: Sendable {
     /// Checks token ids given by the client.
     /// - Parameter needsText: decode them too, for `echo`.
     func prepare(tokenIDs: [Int32], needsText: Bool, truncation: Truncation?) throws(APIError) -> PreparedPrompt {
-        for id in tokenIDs where id < 0 || id >= model.vocabularySize {
+        let vocabulary = model.vocabularySize
+        for id in tokenIDs where id < 0 || id >= vocabulary {
             throw .badRequest("Token id \(id) is out of vocabulary")
         }
         let ids = try fit(tokenIDs, truncation)

@@ -5,23 +5,33 @@ import NIOHTTP1
 /// Turns the bytes of a request body into a JSON object, with the errors of the Python server.
 enum RequestBody {
     static func object(_ request: HTTPRequest) throws(APIError) -> JSONObject {
+        try object(request, takingIntegersOf: nil).object
+    }
+
+    /// - Returns: the integers of the array `member`, if it is one, apart from the rest of the object.
+    static func object(_ request: HTTPRequest, takingIntegersOf member: String?) throws(APIError)
+        -> (object: JSONObject, integers: [Int32]?)
+    {
         try checkContentType(request.headers)
         guard request.body.readableBytes > 0 else {
             throw .invalidBody("1 validation error:\n  body: Field required", param: "body")
         }
-        let value = try parse(request.body)
+        let (value, integers) = try parse(request.body, takingIntegersOf: member)
         switch value {
-        case .object(let object): return object
+        case .object(let object): return (object, integers)
         case .null: throw .invalidBody("1 validation error:\n  body: Field required", param: "body")
         default:
             throw .invalidBody("1 validation error:\n  body: Input should be a valid dictionary", param: "body")
         }
     }
 
-    private static func parse(_ body: ByteBuffer) throws(APIError) -> JSONValue {
-        let result = body.withUnsafeReadableBytes { bytes -> Result<JSONValue, APIError> in
+    private static func parse(_ body: ByteBuffer, takingIntegersOf member: String?) throws(APIError)
+        -> (value: JSONValue, integers: [Int32]?)
+    {
+        let result = body.withUnsafeReadableBytes { bytes -> Result<(value: JSONValue, integers: [Int32]?), APIError> in
             do throws(JSONError) {
-                return .success(try JSONValue.parse(bytes.bindMemory(to: UInt8.self)))
+                return .success(
+                    try JSONValue.parse(bytes.bindMemory(to: UInt8.self), takingIntegersOf: member))
             } catch {
                 return .failure(apiError(error, bytes: bytes))
             }
