@@ -78,9 +78,9 @@ struct RequestRegistry {
     }
 
     private func equal(_ text: String, _ bytes: UnsafeRawBufferPointer) -> Bool {
-        guard text.utf8.count == bytes.count, let start = bytes.baseAddress else { return false }
-        return text.utf8.withContiguousStorageIfAvailable { memcmp($0.baseAddress!, start, bytes.count) == 0 }
-            ?? text.utf8.elementsEqual(bytes)
+        guard let start = bytes.baseAddress else { return false }
+        var text = text
+        return text.withUTF8 { $0.count == bytes.count && memcmp($0.baseAddress!, start, bytes.count) == 0 }
     }
 
     func handle(of slot: Int) -> RequestHandle {

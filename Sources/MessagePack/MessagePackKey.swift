@@ -8,8 +8,17 @@ package struct MessagePackKey {
 
     @inlinable
     package static func ~= (literal: StaticString, key: MessagePackKey) -> Bool {
-        guard literal.utf8CodeUnitCount == key.bytes.count else { return false }
-        for index in 0..<key.bytes.count where literal.utf8Start[index] != key.bytes[index] { return false }
+        let count = key.bytes.count
+        guard literal.utf8CodeUnitCount == count, let bytes = key.bytes.baseAddress else { return false }
+        let start = UnsafeRawPointer(literal.utf8Start)
+        // Backwards: names that share a length often share their beginning.
+        var index = count
+        while index > 0 {
+            index &-= 1
+            if start.load(fromByteOffset: index, as: UInt8.self) != bytes.load(fromByteOffset: index, as: UInt8.self) {
+                return false
+            }
+        }
         return true
     }
 }

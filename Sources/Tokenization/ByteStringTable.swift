@@ -136,11 +136,16 @@ private func hashBytes(_ bytes: UnsafePointer<UInt8>, _ count: Int, seed: UInt64
         state = fold(state ^ raw.loadUnaligned(fromByteOffset: index, as: UInt64.self), 0xD6E8_FEB8_6659_FD93)
         index &+= 8
     }
-    if index < count {
-        var last: UInt64 = 0
-        while index < count {
-            last = last << 8 | UInt64(bytes[index])
-            index &+= 1
+    let rest = count &- index
+    if rest > 0 {
+        // Two loads that may overlap cover what is left; the length is part of the seed.
+        let last: UInt64
+        if rest >= 4 {
+            let low = raw.loadUnaligned(fromByteOffset: index, as: UInt32.self)
+            let high = raw.loadUnaligned(fromByteOffset: count &- 4, as: UInt32.self)
+            last = UInt64(low) | UInt64(high) << 32
+        } else {
+            last = UInt64(bytes[index]) | UInt64(bytes[index &+ rest / 2]) << 8 | UInt64(bytes[count &- 1]) << 16
         }
         state = fold(state ^ last, 0xA076_1D64_78BD_642F)
     }
@@ -155,7 +160,17 @@ private func fold(_ a: UInt64, _ b: UInt64) -> UInt64 {
 
 @inline(__always)
 private func equalBytes(_ a: UnsafePointer<UInt8>, _ b: UnsafePointer<UInt8>, _ count: Int) -> Bool {
+    let left = UnsafeRawPointer(a)
+    let right = UnsafeRawPointer(b)
     var index = 0
+    while index &+ 8 <= count {
+        if left.loadUnaligned(fromByteOffset: index, as: UInt64.self)
+            != right.loadUnaligned(fromByteOffset: index, as: UInt64.self)
+        {
+            return false
+        }
+        index &+= 8
+    }
     while index < count {
         if a[index] != b[index] { return false }
         index &+= 1

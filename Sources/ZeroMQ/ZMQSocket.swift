@@ -26,6 +26,8 @@ package final class ZMQSocket {
     private var storage: UnsafeMutableRawPointer?
     private var adoptedDescriptor = false
     private var isBound = false
+    /// Whether the socket was used since it was last found empty: its descriptor may have nothing to say then.
+    private(set) var mayHaveInput = true
 
     package init(_ kind: Kind, context: ZMQContext) throws(ZMQError) {
         guard let handle = zmq_socket(context.handle, kind.rawValue) else { throw .last("create \(kind) socket") }
@@ -156,6 +158,25 @@ package final class ZMQSocket {
         guard zmq_setsockopt(try handle(name), option, &value, MemoryLayout<Int32>.size) == 0 else { throw .last(name) }
     }
 
+    // MARK: - Polling
+
+    /// Readable when the state of the socket may have changed; ask ``checkInput()`` then.
+    func pollDescriptor() throws(ZMQError) -> Int32 {
+        var value: Int32 = 0
+        var size = MemoryLayout<Int32>.size
+        guard zmq_getsockopt(try handle("FD"), ZMQ_FD, &value, &size) == 0 else { throw .last("FD") }
+        return value
+    }
+
+    /// Whether a message can be received.
+    func checkInput() throws(ZMQError) -> Bool {
+        var value: Int32 = 0
+        var size = MemoryLayout<Int32>.size
+        guard zmq_getsockopt(try handle("EVENTS"), ZMQ_EVENTS, &value, &size) == 0 else { throw .last("EVENTS") }
+        mayHaveInput = value & Int32(ZMQ_POLLIN) != 0
+        return mayHaveInput
+    }
+
     // MARK: - Sending
 
     /// Sends one frame. A multipart message is sent as a whole or not at all.
@@ -164,6 +185,7 @@ package final class ZMQSocket {
     ///   - wait: false throws ``ZMQError/isWouldBlock`` instead of blocking.
     package func send(_ bytes: UnsafeRawBufferPointer, more: Bool = false, wait: Bool = false) throws(ZMQError) {
         let handle = try handle("send")
+        mayHaveInput = true
         let flags = (more ? ZMQ_SNDMORE : 0) | (wait ? 0 : ZMQ_DONTWAIT)
         while zmq_send(handle, bytes.baseAddress, bytes.count, flags) < 0 {
             if zmq_errno() != EINTR { throw .last("send") }
@@ -185,6 +207,7 @@ package final class ZMQSocket {
     /// Sends a message without copying its bytes; it is consumed even when sending fails.
     package func send(_ message: consuming ZMQMessage, more: Bool = false, wait: Bool = false) throws(ZMQError) {
         let handle = try handle("send")
+        mayHaveInput = true
         let flags = (more ? ZMQ_SNDMORE : 0) | (wait ? 0 : ZMQ_DONTWAIT)
         while zmq_msg_send(&message.raw, handle, flags) < 0 {
             if zmq_errno() != EINTR { throw .last("send") }
@@ -198,6 +221,7 @@ package final class ZMQSocket {
     package func receive(into frames: ZMQFrames, wait: Bool = false) throws(ZMQError) -> Bool {
         let handle = try handle("receive")
         frames.removeAll()
+        mayHaveInput = true
         var flags = wait ? 0 : ZMQ_DONTWAIT
         while true {
             let slot = frames.append()
@@ -206,7 +230,10 @@ package final class ZMQSocket {
             if result < 0 {
                 let code = zmq_errno()
                 frames.removeAll()
-                if code == EAGAIN { return false }
+                if code == EAGAIN {
+                    mayHaveInput = false
+                    return false
+                }
                 throw ZMQError(code: code, operation: "receive")
             }
             if zmq_msg_more(slot) == 0 { return true }
@@ -218,6 +245,7 @@ package final class ZMQSocket {
     /// Receives one frame; nil when nothing is there. ``ZMQMessage/hasMore`` tells whether further frames follow.
     package func receive(wait: Bool = false) throws(ZMQError) -> ZMQMessage? {
         let handle = try handle("receive")
+        mayHaveInput = true
         var message = ZMQMessage()
         while zmq_msg_recv(&message.raw, handle, wait ? 0 : ZMQ_DONTWAIT) < 0 {
             switch zmq_errno() {
