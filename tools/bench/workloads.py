@@ -1,0 +1,117 @@
+"""What is measured: the rows of the table, their workloads, and the requests that both frontends must answer alike."""
+
+import json
+import pathlib
+import random
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Workload:
+    name: str
+    path: str = "/v1/chat/completions"
+    stream: bool = True
+    prompt: str = "text"  # or "ids"
+    prompt_tokens: int = 32
+    output_tokens: int = 512
+    concurrency: int = 64
+    step_us: int = 0  # 0 = the engine is as fast as the frontend lets it be
+
+
+STEP = 20_000
+WORKLOADS = [
+    Workload("step64", step_us=STEP),
+    Workload("step256", step_us=STEP, concurrency=256),
+    Workload("step1024", step_us=STEP, concurrency=1024),
+    Workload("fast64"),
+    Workload("fast256", concurrency=256),
+    Workload("text9k", prompt_tokens=8192, output_tokens=16, concurrency=1),
+    Workload("ids8k", path="/v1/completions", prompt="ids", prompt_tokens=8192, output_tokens=16, concurrency=1),
+    Workload("whole", stream=False, prompt_tokens=128, output_tokens=128, concurrency=16),
+]
+
+
+@dataclass(frozen=True)
+class Row:
+    title: str
+    workload: str
+    metric: str
+    unit: str
+    required: float
+    higher_is_better: bool = False
+
+
+ROWS = [
+    Row("streaming chat, engine steps every 20 ms, 64 streams", "step64", "cpu_per_token", "µs CPU/token", 0.45),
+    Row("same, 256 streams", "step256", "cpu_per_token", "µs CPU/token", 0.45),
+    Row("same, 1,024 streams", "step1024", "cpu_per_token", "µs CPU/token", 0.60),
+    Row("streaming chat 32/512, engine as fast as possible, 64 streams", "fast64", "cpu_per_token", "µs CPU/token", 0.30),
+    Row("same, 256 streams", "fast256", "cpu_per_token", "µs CPU/token", 0.30),
+    Row("9k-token text prompt, 16 out, streaming", "text9k", "cpu_per_request", "µs CPU/request", 0.33),
+    Row("8k token-id prompt, 16 out, streaming", "ids8k", "cpu_per_request", "µs CPU/request", 0.40),
+    Row("non-streaming chat 128/128, 16 concurrent", "whole", "cpu_per_request", "µs CPU/request", 0.35),
+    Row("engine step → client read, p50, 64 streams, 20 ms steps", "step64", "path_p50", "ms", 0.85),
+    Row("resident memory, idle", "start", "rss_mb", "MB", 0.50),
+    Row("resident memory at 1,024 streams", "step1024", "rss_mb", "MB", 0.50),
+    Row("exec → first /health 200, engine ready", "start", "health_ms", "ms", 0.60),
+    Row("TTFT p50, 9k-token text prompt, one client", "text9k", "ttft_p50", "ms", 0.40),
+    Row("throughput at saturation, 256 streams", "fast256", "tokens_per_second", "tokens/s", 2.5, higher_is_better=True),
+]
+
+
+class Vocabulary:
+    """Token ids and words of a model folder's tokenizer."""
+
+    def __init__(self, folder):
+        vocabulary = json.loads((pathlib.Path(folder) / "tokenizer.json").read_text())["model"]["vocab"]
+        by_id = sorted((i, token) for token, i in vocabulary.items())
+        self.all = [i for i, _ in by_id]
+        # A space and letters: each is one visible delta, and no frontend has to escape anything.
+        self.words = {i: t[1:] for i, t in by_id if re.fullmatch("[\u0120\u2581][A-Za-z]{2,}", t)}
+        if len(self.words) < 100:
+            raise SystemExit(f"{folder}: the vocabulary has too few words for made-up prompts")
+
+    def text(self, tokens, seed):
+        """About that many tokens: few words often, many seldom, as in real text."""
+        rng = random.Random(seed)
+        words = list(self.words.values())
+        random.Random(7).shuffle(words)
+        chosen = [words[int(len(words) ** rng.random()) - 1] + (rng.random() < 0.08) * rng.choice(",.;:") for _ in range(tokens)]
+        return " ".join(chosen)
+
+    def ids(self, tokens, seed):
+        rng = random.Random(seed)
+        choices = list(self.words)
+        return [rng.choice(choices) for _ in range(tokens)]
+
+
+def body(workload, vocabulary, model, output_tokens, seed):
+    request = {"model": model, "temperature": 1.0, "ignore_eos": True}
+    if workload.stream:
+        request |= {"stream": True, "stream_options": {"include_usage": True}}
+    if workload.prompt == "ids":
+        return request | {"prompt": vocabulary.ids(workload.prompt_tokens, seed), "max_tokens": output_tokens}
+    message = {"role": "user", "content": vocabulary.text(workload.prompt_tokens, seed)}
+    return request | {"messages": [message], "max_completion_tokens": output_tokens}
+
+
+def equality_requests(vocabulary, model):
+    """(path, body) of requests with everything that shapes text; the engine answers them with tokens of all kinds."""
+    chat = {"messages": [{"role": "user", "content": "Grüße, 世界 🙂 " + vocabulary.text(20, 1)}], "max_completion_tokens": 200}
+    completion = {"prompt": vocabulary.ids(20, 2), "max_tokens": 200}
+    variants = [
+        {},
+        {"stop": ["e"]},
+        {"stop": ["the", "an", "🙂"], "include_stop_str_in_output": True},
+        {"skip_special_tokens": False},
+    ]
+    requests = []
+    for stream in (False, True):
+        for path, base in (("/v1/chat/completions", chat), ("/v1/completions", completion)):
+            for variant in variants:
+                request = {"model": model, "ignore_eos": True, "temperature": 1.0} | base | variant
+                if stream:
+                    request |= {"stream": True, "stream_options": {"include_usage": True}}
+                requests.append((path, request))
+    return requests
