@@ -9,9 +9,9 @@ import Text
 final class ChatStreamFormatter: GenerationFormatter {
     private let view: ChatView
     private let head: [UInt8]
-    /// Per choice, what stands in front of the text of a chunk that carries nothing but text.
-    private var plainHeads: [[UInt8]] = []
-    private let isPlain: Bool
+    /// What stands in front of the text of a chunk of the first choice that carries nothing else; nil if there are no
+    /// such chunks.
+    private let plainHead: [UInt8]?
     private var states: [ChatChoiceState]
     private(set) var hasStarted = false
 
@@ -27,13 +27,12 @@ final class ChatStreamFormatter: GenerationFormatter {
         head.appendJSONString(view.identity.model)
         head.appendLiteral(",\"choices\":[")
         self.head = head
-        isPlain = !view.returnTokenIDs && view.topLogprobs == nil && !view.continuousUsage
-        guard isPlain else { return }
-        plainHeads = parsers.indices.map { index in
-            var plain = head
-            Self.appendDelta(index, to: &plain)
-            plain.appendLiteral("\"content\":\"")
-            return plain
+        if !view.returnTokenIDs, view.topLogprobs == nil, !view.continuousUsage, parsers.allSatisfy({ $0 == nil }) {
+            Self.appendDelta(0, to: &head)
+            head.appendLiteral("\"content\":\"")
+            plainHead = head
+        } else {
+            plainHead = nil
         }
     }
 
@@ -50,9 +49,14 @@ final class ChatStreamFormatter: GenerationFormatter {
             job.response.startEventStream(headers: HTTPHeaders())
             appendOpening(job)
         }
-        if isPlain, step.finish == nil, states[index].parser == nil {
-            if !text.isEmpty { job.response.appendEvents { appendPlain(text, index, to: &$0) } }
-            return
+        if let plainHead, index == 0, step.finish == nil {
+            // What nearly every token is: text between constant bytes.
+            if text.isEmpty { return }
+            return job.response.appendEvents { buffer in
+                buffer.appendEvent(
+                    plainHead, escaping: text,
+                    "\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n")
+            }
         }
         states[index].advance(step, text: text)
         job.response.appendEvents { buffer in
@@ -79,13 +83,6 @@ final class ChatStreamFormatter: GenerationFormatter {
                 endDelta(&chunk, to: &buffer)
             }
         }
-    }
-
-    /// What nearly every token is: text between constant bytes.
-    private func appendPlain(_ text: [UInt8], _ index: Int, to buffer: inout ByteBuffer) {
-        buffer.appendEvent(
-            plainHeads[index], escaping: text,
-            "\"},\"logprobs\":null,\"finish_reason\":null,\"token_ids\":null}]}\n\n")
     }
 
     /// State of writing the events of one step as one or several chunks.

@@ -75,7 +75,6 @@ final class GenerationJob {
     private var recorder: Recorder { loopState.recorder }
     private var unfinished: Int
     private var ended = false
-    private var text: [UInt8] = []
 
     init(
         api: APIContext, response: any ResponseWriter, identity: ResponseIdentity, sequences: [GeneratedSequence],
@@ -121,8 +120,8 @@ final class GenerationJob {
     }
 
     private func handle(_ output: EngineCoreOutput, timestamp: Double, _ sequence: GeneratedSequence) {
-        text.removeAll(keepingCapacity: true)
-        let result = sequence.processor.process(output, into: &text)
+        loopState.text.removeAll(keepingCapacity: true)
+        let result = sequence.processor.process(output, into: &loopState.text)
         sequence.completionTokens += result.tokenCount
         usage.completionTokens += result.tokenCount
         let now = loopState.deliveryTime
@@ -141,7 +140,7 @@ final class GenerationJob {
         if output.newLogprobs != nil { sequence.remember(output.tokens) }
         let step = SequenceStep(
             output: output, tokenIDs: Slice(base: output.tokens, bounds: 0..<result.tokenCount), finish: result.finish)
-        formatter.append(step, text: text, for: sequence, job: self)
+        formatter.append(step, text: loopState.text, for: sequence, job: self)
         if unfinished == 0 {
             end()
             response.endCause = result.finish?.reason

@@ -7,10 +7,13 @@ import NIOSSL
 ///
 /// What the socket does not take goes through the channel, which waits until the socket is writable, and so does
 /// everything after it. Used on the connection's event loop only.
+///
+/// The descriptor is the connection's until ``HTTPConnection/channelInactive(context:)`` puts a new value in place of this
+/// one: NIO closes a socket without calling out and then tells its handlers before any other task of the loop runs. Only the
+/// promises of unfinished writes come in between, and nothing is sent from those.
 struct DirectSocket {
     /// -1 when bytes must pass the pipeline: under TLS, and on channels that are no sockets.
     private var descriptor: Int32 = -1
-    private var channel: (any Channel)?
     /// Writes that the channel has not finished.
     private var channelWrites = 0
 
@@ -22,7 +25,6 @@ struct DirectSocket {
     mutating func attach(_ channel: any Channel) {
         let pipeline = channel.pipeline.syncOperations
         guard (try? pipeline.handler(type: NIOSSLServerHandler.self)) == nil else { return }
-        self.channel = channel
         descriptor = (try? pipeline.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { $0 }) ?? -1
     }
 
@@ -30,8 +32,7 @@ struct DirectSocket {
     /// meets them again.
     /// - Returns: whether that was everything.
     func send(_ buffer: inout ByteBuffer) -> Bool {
-        // Only while the channel is active is the descriptor certain to be its socket.
-        guard isIdle, let channel, channel.isActive else { return false }
+        guard isIdle else { return false }
         let count = buffer.withUnsafeReadableBytes { bytes in
             bytes.isEmpty ? 0 : Glibc.send(descriptor, bytes.baseAddress, bytes.count, Self.flags)
         }

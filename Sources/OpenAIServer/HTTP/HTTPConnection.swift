@@ -336,9 +336,9 @@ final class HTTPConnection: ChannelDuplexHandler {
     }
 
     func write(_ buffer: ByteBuffer, flush: Bool) {
-        guard let context else { return }
         var rest = buffer
         if flush, socket.send(&rest) { return }
+        guard let context else { return }
         let written = context.eventLoop.makePromise(of: Void.self)
         socket.channelTakesOver()
         context.write(wrapOutboundOut(rest), promise: written)

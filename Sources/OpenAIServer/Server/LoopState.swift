@@ -30,6 +30,13 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
         var isScheduled = false
     }
 
+    /// Text of the output at hand. One for all requests of the loop, so that it stays in the cache.
+    var text: [UInt8] = []
+
+    /// Deliveries after which the streams among them are written, unless several batches are waiting: what was appended is
+    /// still in the cache then, and the first clients need not wait for the last.
+    private static let deliveriesPerWrite = 64
+
     /// Turns of one task before the loop looks at its sockets and timers again.
     private static let turnsPerTask = 8
 
@@ -59,28 +66,38 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
                 return batches.isEmpty
             }
             if isEmpty { return }
-            isDelivering = true
-            for batch in batches { dispatch(batch) }
-            isDelivering = false
+            let isOnly = batches.count == 1
+            for batch in batches { dispatch(batch, writing: isOnly) }
             batches.removeAll(keepingCapacity: true)
-            // One write per connection, even if several of its sequences were in the batches.
-            for exchange in unflushed { exchange.flushDeferred() }
-            unflushed.removeAll(keepingCapacity: true)
+            writeStreams()
         }
         loop.execute { self.dispatchArrivals() }
     }
 
-    private func dispatch(_ batch: [Delivery]) {
+    private func dispatch(_ batch: [Delivery], writing: Bool) {
         deliveryTime = MonotonicClock.now()
         var tokens = 0
-        for delivery in batch {
+        isDelivering = true
+        for (index, delivery) in batch.enumerated() {
+            if writing, index % Self.deliveriesPerWrite == 0, index > 0 {
+                writeStreams()
+                isDelivering = true
+            }
             if case .output(let output, _) = delivery.event {
                 tokens += output.tokens.count
                 if let prefill = output.prefillStats { tokens += prefill.numPromptTokens }
             }
             delivery.receiver.receive(delivery.event)
         }
+        isDelivering = false
         if tokens > 0 { recorder.iteration(tokens: tokens) }
+    }
+
+    /// One write per connection, even if several of its sequences were in the batches.
+    private func writeStreams() {
+        isDelivering = false
+        for exchange in unflushed { exchange.flushDeferred() }
+        unflushed.removeAll(keepingCapacity: true)
     }
 
     func date() -> String { dates.current() }
