@@ -125,9 +125,10 @@ extension RequestRegistry {
                 let id = try decoder.decode(&reader, frames: frames, into: &output)
                 // Ids of aborted requests come for a while, and of a former process after a restart.
                 guard let slot = find(wireID: id) else { continue }
-                output.requestID = wireID(of: slot)
                 output.engineIndex = view.engineIndex
                 let isLast = output.finishReason != nil
+                // Per token nobody asks, and another thread would have to count the string's references.
+                if isLast { output.requestID = wireID(of: slot) }
                 enqueue(.output(output, timestamp: view.timestamp), for: slot)
                 if isLast {
                     engines[engine(of: slot)].inFlight -= 1

@@ -6,16 +6,53 @@ import EngineProtocol
 /// inbox and message. The implementation hops to its event loop with one task for the whole batch.
 package protocol OutputInbox: AnyObject, Sendable {
     func deliver(_ batch: [Delivery])
+
+    /// Lets go of receivers whose requests are over, when everything delivered before this call has been handed out. An
+    /// inbox that hands out its batches at once need not do anything.
+    func release(_ receivers: [any RequestReceiver])
+}
+
+extension OutputInbox {
+    package func release(_ receivers: [any RequestReceiver]) {}
 }
 
 /// One output for one receiver.
+///
+/// Counting references in one thread and again in another would move the receiver's memory from core to core with every
+/// token. So the deliveries of a running request do not count: the registry keeps the receiver until the request is over
+/// and hands it to ``OutputInbox/release(_:)`` then, behind its last delivery.
 package struct Delivery: Sendable {
-    package let receiver: any RequestReceiver
+    private let target: ReceiverReference
+    private let owned: (any RequestReceiver)?
     package let event: RequestEvent
+
+    /// A delivery that keeps its receiver alive itself.
     package init(receiver: any RequestReceiver, event: RequestEvent) {
-        self.receiver = receiver
+        target = ReceiverReference(receiver)
+        owned = receiver
         self.event = event
     }
+
+    init(borrowing target: ReceiverReference, event: RequestEvent) {
+        self.target = target
+        owned = nil
+        self.event = event
+    }
+
+    package var receiver: any RequestReceiver { target.receiver }
+}
+
+/// A receiver whose references somebody else counts.
+struct ReceiverReference: @unchecked Sendable {
+    /// The two words of the existential: object and witness table.
+    private let words: (UInt, UInt)
+
+    init(_ receiver: any RequestReceiver) {
+        // The coercion keeps the compiler from passing the object inside instead of the existential.
+        words = unsafeBitCast(receiver as any RequestReceiver, to: (UInt, UInt).self)
+    }
+
+    var receiver: any RequestReceiver { unsafeBitCast(words, to: (any RequestReceiver).self) }
 }
 
 package enum RequestEvent: Sendable {

@@ -6,6 +6,8 @@ struct RequestRegistry {
     private struct Slot {
         /// Nil when the slot is free.
         var receiver: (any RequestReceiver)?
+        /// The same, for deliveries; meaningless when the slot is free.
+        var target: ReceiverReference?
         var generation: UInt32 = 0
         var engine = 0
         var inbox = 0
@@ -16,8 +18,12 @@ struct RequestRegistry {
         var inbox: (any OutputInbox)?
         var requests = 0
         var batch: [Delivery] = []
+        /// Receivers of requests that are over, kept until what was delivered to them has arrived.
+        var retired: [any RequestReceiver] = []
         /// The size of the last batch: the next one is likely to be as large.
         var expected = 0
+
+        var isIdle: Bool { batch.isEmpty && retired.isEmpty }
     }
 
     let ids: WireRequestID
@@ -41,8 +47,8 @@ struct RequestRegistry {
         while slots.count <= index { slots.append(Slot()) }
         let wireID = ids.make(pending.request.requestID, slot: handle.slot, generation: handle.generation)
         slots[index] = Slot(
-            receiver: pending.receiver, generation: handle.generation, engine: engine,
-            inbox: retainInbox(pending.inbox), wireID: wireID)
+            receiver: pending.receiver, target: ReceiverReference(pending.receiver), generation: handle.generation,
+            engine: engine, inbox: retainInbox(pending.inbox), wireID: wireID)
         count += 1
         return wireID
     }
@@ -50,6 +56,10 @@ struct RequestRegistry {
     /// Frees the slot of a finished or aborted request.
     mutating func remove(_ slot: Int) {
         let inbox = slots[slot].inbox
+        if let receiver = slots[slot].receiver {
+            touch(inbox)
+            inboxes[inbox].retired.append(receiver)
+        }
         slots[slot] = Slot()
         count -= 1
         released.append(UInt32(slot))
@@ -98,8 +108,8 @@ struct RequestRegistry {
 
     /// Puts an event into the batch of the request's inbox.
     mutating func enqueue(_ event: RequestEvent, for slot: Int) {
-        guard let receiver = slots[slot].receiver else { return }
-        append(Delivery(receiver: receiver, event: event), to: slots[slot].inbox)
+        guard let target = slots[slot].target else { return }
+        append(Delivery(borrowing: target, event: event), to: slots[slot].inbox)
     }
 
     /// For a request that never got as far as a slot here.
@@ -110,11 +120,14 @@ struct RequestRegistry {
     }
 
     private mutating func append(_ delivery: Delivery, to inbox: Int) {
-        if inboxes[inbox].batch.isEmpty {
-            touched.append(inbox)
-            inboxes[inbox].batch.reserveCapacity(inboxes[inbox].expected)
-        }
+        touch(inbox)
+        if inboxes[inbox].batch.isEmpty { inboxes[inbox].batch.reserveCapacity(inboxes[inbox].expected) }
         inboxes[inbox].batch.append(delivery)
+    }
+
+    /// Notes that the inbox has something to be flushed; before that is added.
+    private mutating func touch(_ inbox: Int) {
+        if inboxes[inbox].isIdle { touched.append(inbox) }
     }
 
     /// Hands every inbox its batch, in one call each.
@@ -123,8 +136,13 @@ struct RequestRegistry {
         for index in touched {
             var batch: [Delivery] = []
             swap(&batch, &inboxes[index].batch)
-            inboxes[index].expected = batch.count
-            inboxes[index].inbox?.deliver(batch)
+            var retired: [any RequestReceiver] = []
+            swap(&retired, &inboxes[index].retired)
+            if !batch.isEmpty {
+                inboxes[index].expected = batch.count
+                inboxes[index].inbox?.deliver(batch)
+            }
+            if !retired.isEmpty { inboxes[index].inbox?.release(retired) }
             if inboxes[index].requests == 0 { dropInboxIfIdle(index) }
         }
         touched.removeAll(keepingCapacity: true)
@@ -153,7 +171,7 @@ struct RequestRegistry {
 
     /// An inbox without requests is forgotten, or a server that makes many of them would leak.
     private mutating func dropInboxIfIdle(_ index: Int) {
-        guard inboxes[index].batch.isEmpty, let inbox = inboxes[index].inbox else { return }
+        guard inboxes[index].isIdle, let inbox = inboxes[index].inbox else { return }
         inboxIndexes[ObjectIdentifier(inbox)] = nil
         inboxes[index] = Inbox()
         freeInboxes.append(index)

@@ -58,17 +58,19 @@ extension SchedulerStats {
         for _ in 0..<(try reader.readMapHeader()) {
             let key = try reader.readKey()
             if try reader.skipNil() { continue }
-            switch key {
-            case "num_running_reqs": numRunningReqs = try reader.readInt()
-            case "num_waiting_reqs": numWaitingReqs = try reader.readInt()
-            case "num_skipped_waiting_reqs": numSkippedWaitingReqs = try reader.readInt()
-            case "step_counter": stepCounter = try reader.readInt()
-            case "current_wave": currentWave = try reader.readInt()
-            case "kv_cache_usage": kvCacheUsage = try reader.readDouble()
-            case "prefix_cache_stats": prefixCacheStats = try PrefixCacheStats(decoding: &reader)
-            case "connector_prefix_cache_stats": connectorPrefixCacheStats = try PrefixCacheStats(decoding: &reader)
-            case "spec_decoding_stats": specDecodingStats = try SpecDecodingStats(decoding: &reader)
-            case "iteration_details": iterationDetails = try IterationDetails(decoding: &reader)
+            // Every step brings all of them: the length rules out nearly all candidates.
+            switch (key.count, key) {
+            case (16, "num_running_reqs"): numRunningReqs = try reader.readInt()
+            case (16, "num_waiting_reqs"): numWaitingReqs = try reader.readInt()
+            case (24, "num_skipped_waiting_reqs"): numSkippedWaitingReqs = try reader.readInt()
+            case (12, "step_counter"): stepCounter = try reader.readInt()
+            case (12, "current_wave"): currentWave = try reader.readInt()
+            case (14, "kv_cache_usage"): kvCacheUsage = try reader.readDouble()
+            case (18, "prefix_cache_stats"): prefixCacheStats = try PrefixCacheStats(decoding: &reader)
+            case (28, "connector_prefix_cache_stats"):
+                connectorPrefixCacheStats = try PrefixCacheStats(decoding: &reader)
+            case (19, "spec_decoding_stats"): specDecodingStats = try SpecDecodingStats(decoding: &reader)
+            case (17, "iteration_details"): iterationDetails = try IterationDetails(decoding: &reader)
             default: try reader.skip()
             }
         }

@@ -6,6 +6,9 @@ package struct MessagePackKey {
     @inlinable
     init(_ bytes: UnsafeRawBufferPointer) { self.bytes = bytes }
 
+    /// Length in bytes: a cheap first look at maps with many keys.
+    package var count: Int { @inlinable get { bytes.count } }
+
     @inlinable
     package static func ~= (literal: StaticString, key: MessagePackKey) -> Bool {
         let count = key.bytes.count

@@ -22,12 +22,17 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     private let arrivals = Mutex(Arrivals())
     /// Batches being handed out; swapped with the arrived ones, so that both keep their memory.
     private var batches: [[Delivery]] = []
+    private var retired: [any RequestReceiver] = []
 
     /// What the engine-client thread has delivered and the loop has not taken yet.
     private struct Arrivals {
         var batches: [[Delivery]] = []
+        /// Receivers that nothing later than these batches is for.
+        var retired: [any RequestReceiver] = []
         /// A task that will take them is under way.
         var isScheduled = false
+
+        var isEmpty: Bool { batches.isEmpty && retired.isEmpty }
     }
 
     /// Text of the output at hand. One for all requests of the loop, so that it stays in the cache.
@@ -48,8 +53,17 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     /// Hands a batch to its receivers. Called by the engine-client thread, which wakes the loop only when it is not
     /// already busy with earlier batches.
     package func deliver(_ batch: [Delivery]) {
+        add { $0.batches.append(batch) }
+    }
+
+    /// What was delivered before this call may still lie in the queue: the receivers wait behind it.
+    package func release(_ receivers: [any RequestReceiver]) {
+        add { $0.retired.append(contentsOf: receivers) }
+    }
+
+    private func add(_ change: (inout Arrivals) -> Void) {
         let isFirst = arrivals.withLock { arrivals in
-            arrivals.batches.append(batch)
+            change(&arrivals)
             defer { arrivals.isScheduled = true }
             return !arrivals.isScheduled
         }
@@ -61,15 +75,17 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     private func dispatchArrivals() {
         for _ in 0..<Self.turnsPerTask {
             let isEmpty = arrivals.withLock { arrivals in
+                if arrivals.isEmpty { arrivals.isScheduled = false }
                 swap(&arrivals.batches, &batches)
-                if batches.isEmpty { arrivals.isScheduled = false }
-                return batches.isEmpty
+                swap(&arrivals.retired, &retired)
+                return batches.isEmpty && retired.isEmpty
             }
             if isEmpty { return }
             let isOnly = batches.count == 1
             for batch in batches { dispatch(batch, writing: isOnly) }
             batches.removeAll(keepingCapacity: true)
             writeStreams()
+            retired.removeAll(keepingCapacity: true)
         }
         loop.execute { self.dispatchArrivals() }
     }
