@@ -3,8 +3,9 @@
 //   client --port P --path PATH --concurrency N (--requests N | --seconds S) [--ramp-us N] [--stamps FILE] BODY…
 //
 // BODY files are complete JSON bodies, used in turn; each request carries "X-Request-Id: bench-<n>". Closed loop: every
-// connection sends its next request when its answer is complete. Prints one JSON object; times in milliseconds. "digest"
-// covers the texts of the first answer of every connection, in the order of the requests: they are the same in every run.
+// connection sends its next request when its answer is complete. Prints one JSON object; times in milliseconds.
+// "digest" covers the texts of the first answer of every connection, in the order of the requests: they are the same in
+// every run.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -108,7 +109,8 @@ class Client {
         uint64_t progress = monotonic_ns();
         start_due();
         while (active_ > 0 || started_ < connections_.size()) {
-            int count = epoll_wait(poll_, events.data(), static_cast<int>(events.size()), started_ < connections_.size() ? 1 : 1000);
+            int count = epoll_wait(poll_, events.data(), static_cast<int>(events.size()),
+                                   started_ < connections_.size() ? 1 : 1000);
             uint64_t now = monotonic_ns();
             if (count > 0) progress = now;
             if (now - progress > kSilenceLimit) {
@@ -116,7 +118,9 @@ class Client {
                 totals_.failed += active_;
                 return;
             }
-            for (int i = 0; i < count; i++) handle(*static_cast<Connection*>(events[static_cast<size_t>(i)].data.ptr), events[static_cast<size_t>(i)].events);
+            for (int i = 0; i < count; i++)
+                handle(*static_cast<Connection*>(events[static_cast<size_t>(i)].data.ptr),
+                       events[static_cast<size_t>(i)].events);
             start_due();
         }
     }
@@ -124,15 +128,23 @@ class Client {
     void report() {
         rusage usage;
         getrusage(RUSAGE_SELF, &usage);
-        auto seconds = [](timeval time) { return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6; };
+        auto seconds = [](timeval time) {
+            return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) * 1e-6;
+        };
         std::sort(totals_.digests.begin(), totals_.digests.end());
         uint64_t all = 0xcbf29ce484222325ULL;
-        for (auto& [number, value] : totals_.digests) all = digest(all, {reinterpret_cast<char*>(&value), sizeof value});
-        printf("{\"done\": %lu, \"failed\": %lu, \"seconds\": %.6f, \"tokens\": %lu, \"chunks\": %lu, \"bytes\": %lu, "
-               "\"reads\": %lu, \"cpu_s\": %.4f, \"digest\": \"%016lx\", \"error\": \"%s\"",
-               totals_.done, totals_.failed, static_cast<double>(end_ - begin_) * 1e-9, totals_.tokens, totals_.chunks, totals_.bytes,
-               totals_.reads, seconds(usage.ru_utime) + seconds(usage.ru_stime), all, totals_.error.c_str());
-        for (auto [name, samples] : {std::pair{"ttft", &totals_.first}, {"itl", &totals_.gap}, {"path", &totals_.path}, {"e2e", &totals_.whole}}) {
+        for (auto& [number, value] : totals_.digests)
+            all = digest(all, {reinterpret_cast<char*>(&value), sizeof value});
+        printf(
+            "{\"done\": %lu, \"failed\": %lu, \"seconds\": %.6f, \"tokens\": %lu, \"chunks\": %lu, \"bytes\": %lu, "
+            "\"reads\": %lu, \"cpu_s\": %.4f, \"digest\": \"%016lx\", \"error\": \"%s\"",
+            totals_.done, totals_.failed, static_cast<double>(end_ - begin_) * 1e-9, totals_.tokens, totals_.chunks,
+            totals_.bytes, totals_.reads, seconds(usage.ru_utime) + seconds(usage.ru_stime), all,
+            totals_.error.c_str());
+        for (auto [name, samples] : {std::pair{"ttft", &totals_.first},
+                                     {"itl", &totals_.gap},
+                                     {"path", &totals_.path},
+                                     {"e2e", &totals_.whole}}) {
             printf(", \"%s_p50\": %.4f, \"%s_p99\": %.4f", name, samples->quantile(0.5), name, samples->quantile(0.99));
         }
         printf("}\n");
@@ -144,7 +156,8 @@ class Client {
     bool may_send() const { return next_ < settings_.requests && monotonic_ns() - begin_ < settings_.nanoseconds; }
 
     void start_due() {
-        size_t due = settings_.ramp_us == 0 ? connections_.size() : (monotonic_ns() - begin_) / 1000 / settings_.ramp_us + 1;
+        size_t due =
+            settings_.ramp_us == 0 ? connections_.size() : (monotonic_ns() - begin_) / 1000 / settings_.ramp_us + 1;
         while (started_ < std::min(due, connections_.size())) {
             if (!may_send()) {
                 started_ = connections_.size();
@@ -161,7 +174,8 @@ class Client {
         address.sin_family = AF_INET;
         address.sin_port = htons(static_cast<uint16_t>(settings_.port));
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-        if (connect(connection.descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) throw std::runtime_error("cannot connect");
+        if (connect(connection.descriptor, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0)
+            throw std::runtime_error("cannot connect");
         int one = 1;
         setsockopt(connection.descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         fcntl(connection.descriptor, F_SETFL, O_NONBLOCK);
@@ -175,8 +189,10 @@ class Client {
         connection.descriptor = descriptor;
         connection.number = next_++;
         const std::string& body = settings_.bodies[connection.number % settings_.bodies.size()];
-        connection.unsent = "POST " + settings_.path + " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nX-Request-Id: bench-" +
-                            std::to_string(connection.number) + "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
+        connection.unsent = "POST " + settings_.path +
+                            " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nX-Request-Id: bench-" +
+                            std::to_string(connection.number) + "\r\nContent-Length: " + std::to_string(body.size()) +
+                            "\r\n\r\n" + body;
         connection.sent_at = monotonic_ns();
         if (connection.descriptor < 0) open(connection);
         write_rest(connection);
@@ -215,7 +231,8 @@ class Client {
         }
     }
 
-    // Chunk sizes are not needed: events are found by their first and last bytes, and a stream ends with its last chunk.
+    // Chunk sizes are not needed: events are found by their first and last bytes, and a stream ends with its last
+    // chunk.
     void consume(Connection& connection, std::string_view bytes) {
         uint64_t now = monotonic_ns();
         if (!connection.in_body) {
@@ -273,7 +290,8 @@ class Client {
             connection.last_at = now;
             connection.chunks++;
         }
-        if (json.find("\"usage\":{") != std::string_view::npos) connection.tokens = number_after(json, "\"completion_tokens\":");
+        if (json.find("\"usage\":{") != std::string_view::npos)
+            connection.tokens = number_after(json, "\"completion_tokens\":");
     }
 
     void finish(Connection& connection, bool good, std::string_view problem) {
@@ -283,7 +301,8 @@ class Client {
             totals_.tokens += connection.tokens;
             totals_.chunks += connection.chunks;
             totals_.whole.add(end_ - connection.sent_at);
-            if (connection.number < settings_.concurrency) totals_.digests.emplace_back(connection.number, connection.digest);
+            if (connection.number < settings_.concurrency)
+                totals_.digests.emplace_back(connection.number, connection.digest);
         } else {
             totals_.failed++;
             if (totals_.error.empty()) totals_.error = problem;

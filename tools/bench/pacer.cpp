@@ -1,5 +1,5 @@
-// An engine without a model, for measuring frontends: it answers vLLM's EngineCore protocol (0.33) with made-up tokens, on a
-// clock or as fast as the frontend takes them, and needs next to no CPU.
+// An engine without a model, for measuring frontends: it answers vLLM's EngineCore protocol (0.33) with made-up tokens,
+// on a clock or as fast as the frontend takes them, and needs next to no CPU.
 //
 //   pacer --input ADDR --output ADDR --tokens FILE --stamps FILE
 //
@@ -191,7 +191,8 @@ class Pacer {
 
     void run() {
         for (bool more = true; more;) {
-            zmq_pollitem_t items[] = {{dealer_, 0, ZMQ_POLLIN, 0}, {nullptr, timer_, ZMQ_POLLIN, 0}, {nullptr, 0, ZMQ_POLLIN, 0}};
+            zmq_pollitem_t items[] = {
+                {dealer_, 0, ZMQ_POLLIN, 0}, {nullptr, timer_, ZMQ_POLLIN, 0}, {nullptr, 0, ZMQ_POLLIN, 0}};
             bool hurries = step_us_ == 0 && !running_.empty();
             if (zmq_poll(items, 3, hurries ? 0 : -1) < 0) throw std::runtime_error("zmq_poll");
             if (items[0].revents) receive();
@@ -233,7 +234,8 @@ class Pacer {
         out.text("dtype"), out.text("bfloat16");
         out.text("vllm_version"), out.text("0.33.0");
         out.pair("world_size", 1), out.pair("data_parallel_size", 1), out.pair("tensor_parallel_size", 1);
-        out.pair("pipeline_parallel_size", 1), out.pair("decode_context_parallel_size", 1), out.pair("data_parallel_rank", 0);
+        out.pair("pipeline_parallel_size", 1), out.pair("decode_context_parallel_size", 1),
+            out.pair("data_parallel_rank", 0);
         out.pair("max_num_seqs", 1024), out.pair("max_num_batched_tokens", 8192);
         out.text("instance_id"), out.text("pacer");
         out.text("supports_lora"), out.boolean(false);

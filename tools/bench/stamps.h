@@ -1,4 +1,5 @@
-// When the pacer gave out a token: memory that it shares with the client, which takes the difference as it reads the token.
+// When the pacer gave out a token: memory that it shares with the client, which takes the difference as it reads the
+// token.
 #pragma once
 
 #include <fcntl.h>
@@ -22,7 +23,8 @@ class Stamps {
 
     Stamps(const char* path, bool create) {
         int descriptor = open(path, create ? O_RDWR | O_CREAT | O_CLOEXEC : O_RDWR | O_CLOEXEC, 0600);
-        if (descriptor < 0 || ftruncate(descriptor, kRequests * kTokens * 8) != 0) throw std::runtime_error("no stamp file");
+        if (descriptor < 0 || ftruncate(descriptor, kRequests * kTokens * 8) != 0)
+            throw std::runtime_error("no stamp file");
         void* memory = mmap(nullptr, kRequests * kTokens * 8, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0);
         close(descriptor);
         if (memory == MAP_FAILED) throw std::runtime_error("cannot map the stamp file");
@@ -31,7 +33,8 @@ class Stamps {
 
     // Requests without a number, and tokens beyond the table, have no stamps.
     void set(uint64_t request, uint64_t token, uint64_t ns) {
-        if (request < kRequests && token < kTokens) cells_[request * kTokens + token].store(ns, std::memory_order_release);
+        if (request < kRequests && token < kTokens)
+            cells_[request * kTokens + token].store(ns, std::memory_order_release);
     }
     uint64_t get(uint64_t request, uint64_t token) const {
         if (request >= kRequests || token >= kTokens) return 0;
