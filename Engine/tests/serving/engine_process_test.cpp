@@ -171,7 +171,8 @@ Bytes control_message(const std::string& command, int client, const ScriptedFron
 
 TEST(EngineProcess, FrontendsJoinAndLeaveUnderControl) {
     ScriptedFrontend frontend;
-    EngineProcess engine(frontend.arguments({"--control"}));
+    // Slow enough for the orphan not to end by itself.
+    EngineProcess engine(frontend.arguments({"--control", "--mock-itl-ms", "2"}));
     frontend.accept_engine();
     EXPECT_EQ(frontend.receive_control()["status"], "\"FRONTEND_REGISTERED\"");
 
