@@ -16,7 +16,7 @@ constexpr double forever = std::numeric_limits<double>::infinity();
 }  // namespace
 
 EngineCore::EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& input, OutputThread& output,
-                       Pulse& pulse)
+                       Pulse& pulse, WaveChannel* waves)
     : config_(std::move(config)),
       executor_(executor),
       input_(input),
@@ -26,8 +26,11 @@ EngineCore::EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& 
       encoder_(config_.layout, config_.engine_index),
       stamps_(config_.stamps_path),
       recorder_(config_.record_path, executor.info()),
+      wave_channel_(waves),
       outputs_by_client_(static_cast<size_t>(output.num_clients())),
-      finished_by_client_(static_cast<size_t>(output.num_clients())) {}
+      finished_by_client_(static_cast<size_t>(output.num_clients())) {
+    if (waves != nullptr) wave_.emplace(config_.engine_index, config_.lockstep_ranks, config_.starts_waves);
+}
 
 void EngineCore::run() {
     for (;;) {
@@ -43,6 +46,7 @@ void EngineCore::run() {
         }
         bool due = executor_.next_step_time() <= monotonic_seconds();
         if (final_stats_due_ || (due && scheduler_.has_runnable())) step();
+        settle_wave();
     }
 }
 
@@ -79,6 +83,7 @@ void EngineCore::handle(AddMessage& message) {
     }
     stamps_.received(added);
     recorder_.admitted(added);
+    join_wave(added);
     executor_.request_added(added);
 }
 
@@ -153,8 +158,18 @@ void EngineCore::step() {
 }
 
 SchedulerStats EngineCore::current_stats() {
-    return {scheduler_.num_running(), scheduler_.num_waiting(), scheduler_.blocks().usage(),
-            scheduler_.take_prefix_cache_stats(), std::nullopt};
+    SchedulerStats stats = gauges();
+    stats.prefix_cache = scheduler_.take_prefix_cache_stats();
+    return stats;
+}
+
+SchedulerStats EngineCore::gauges() const {
+    SchedulerStats stats;
+    stats.num_running = scheduler_.num_running();
+    stats.num_waiting = scheduler_.num_waiting();
+    stats.kv_cache_usage = scheduler_.blocks().usage();
+    stats.current_wave = wave_ ? wave_->current() : 0;
+    return stats;
 }
 
 void EngineCore::report_step(std::span<const ScheduledRequest> plan, const IterationDetails& details) {
@@ -294,7 +309,7 @@ void EngineCore::publish_counts() {
     std::pair<int, int> counts{scheduler_.num_running(), scheduler_.num_waiting()};
     if (counts == published_counts_) return;
     published_counts_ = counts;
-    SchedulerStats stats{counts.first, counts.second, scheduler_.blocks().usage(), {}, std::nullopt};
+    SchedulerStats stats = gauges();
     send_outputs({}, {}, coordinator_client, &stats);
 }
 

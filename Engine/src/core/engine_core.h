@@ -14,6 +14,7 @@
 #include "core/stamp_file.h"
 #include "wire/output_encoder.h"
 #include "wire/transport.h"
+#include "wire/wave_channel.h"
 
 namespace blas_engine {
 
@@ -27,6 +28,8 @@ struct EngineCoreConfig {
     uint64_t seed = 0;
     std::string stamps_path;  // empty = no stamps
     std::string record_path;  // empty = no recording
+    int lockstep_ranks = 1;
+    bool starts_waves = true;  // of frontends from 0.33 on; before, they do it themselves
 };
 
 // Something the engine cannot survive; frontends are told with ENGINE_CORE_DEAD.
@@ -36,7 +39,9 @@ struct FatalError : std::runtime_error {
 
 class EngineCore {
   public:
-    EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& input, OutputThread& output, Pulse& pulse);
+    // `waves`: to the other ranks if there are several in lockstep, else null.
+    EngineCore(EngineCoreConfig config, Executor& executor, InputQueue& input, OutputThread& output, Pulse& pulse,
+               WaveChannel* waves = nullptr);
 
     // Runs until a shutdown request has been carried out. Throws on anything fatal.
     void run();
@@ -60,6 +65,13 @@ class EngineCore {
     void handle(FrontendLost& message);
     void handle(ShutdownRequested& message);
     void handle(TransportFailed& message);
+    void handle(WaveStart& message);
+    void handle(WaveReport& message);
+    void handle(WaveCompleted& message);
+
+    void join_wave(const Request& request);
+    void settle_wave();
+    void send_wave(std::optional<int64_t> completed, std::optional<int64_t> start);
 
     void step();
     void report_step(std::span<const ScheduledRequest> plan, const IterationDetails& details);
@@ -75,6 +87,7 @@ class EngineCore {
     void cancel_pause();
     void enter_sleep();
     void publish_counts();
+    SchedulerStats gauges() const;
     SchedulerStats current_stats();
 
     EngineCoreConfig config_;
@@ -86,6 +99,8 @@ class EngineCore {
     OutputEncoder encoder_;
     StampFile stamps_;
     Recorder recorder_;
+    WaveChannel* wave_channel_;
+    std::optional<Wave> wave_;  // none for an engine that is independent of others
     std::string weight_version_ = "default";
 
     std::vector<InputEvent> events_;

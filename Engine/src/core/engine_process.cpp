@@ -133,6 +133,7 @@ TransportOptions transport_options(const EngineCoreConfig& config, const Executo
     ready.block_size = config.scheduler.block_size;
     ready.dtype = executor.info().dtype;
     ready.vllm_version = config.layout.vllm_version;
+    ready.data_parallel_size = config.lockstep_ranks;
     ready.data_parallel_rank = config.engine_index;
     ready.max_num_seqs = config.scheduler.max_num_seqs;
     ready.max_num_batched_tokens = config.scheduler.max_num_batched_tokens;
@@ -161,6 +162,13 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
     executor->allocate_kv(kv.num_blocks);
 
     EngineCoreConfig config = core_config(options, *executor, kv);
+    std::unique_ptr<WaveChannel> waves;
+    if (addresses.lockstep()) {
+        config.lockstep_ranks = addresses.parallel.size;
+        config.starts_waves = !options.protocol || *options.protocol == ProtocolFamily::v0_33;
+        waves = std::make_unique<WaveChannel>(context, addresses.parallel, options.engine_index, queue, cpus);
+        log(LogLevel::info, "rank %d of %d in lockstep", options.engine_index, config.lockstep_ranks);
+    }
     TransportOptions transport =
         transport_options(config, *executor, std::move(addresses), cpus, options.control, monotonic_seconds() - start);
     OutputThread output(context, transport, queue);
@@ -183,7 +191,7 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
     input.start(options.control ? handshake.take_socket() : nullptr);
 
     try {
-        EngineCore core(config, *executor, queue, output, pulse);
+        EngineCore core(config, *executor, queue, output, pulse, waves.get());
         core.run();
     } catch (...) {
         output.send_engine_dead();

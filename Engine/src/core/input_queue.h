@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "core/wave.h"
 #include "wire/request_decoder.h"
 
 namespace blas_engine {
@@ -28,7 +29,7 @@ struct TransportFailed {
 };
 
 using InputEvent = std::variant<AddMessage, RejectedAdd, AbortMessage, UtilityMessage, FrontendLost, ShutdownRequested,
-                                TransportFailed>;
+                                TransportFailed, WaveStart, WaveReport, WaveCompleted>;
 
 class InputQueue {
   public:

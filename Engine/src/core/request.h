@@ -64,6 +64,7 @@ struct Request {
     SamplingParams params;
     double arrival_time = 0;  // unix seconds, as stamped by the frontend
     int64_t priority = 0;     // lower runs earlier
+    int64_t wave = 0;         // in which the frontend sent it, see wave.h
     std::string cache_salt;
     std::vector<uint8_t> trace_headers;  // msgpack map, echoed; empty if there are none
     bool abort_immediately = false;

@@ -40,6 +40,31 @@ void read_addresses(MsgpackReader& reader, EngineAddresses& addresses) {
     }
 }
 
+// Empty unless the ranks run in lockstep.
+void read_parallel_config(MsgpackReader& reader, ParallelConfig& config) {
+    const auto bounded = [&](int64_t high) {
+        const int64_t value = reader.integer();
+        if (value < 1 || value > high) throw MsgpackError("parallel_config is out of bounds");
+        return static_cast<int>(value);
+    };
+    size_t count = reader.map_size();
+    for (size_t i = 0; i < count; ++i) {
+        std::string_view key = reader.string();
+        if (key == "data_parallel_size") {
+            config.size = bounded(65536);
+        } else if (key == "data_parallel_master_ip") {
+            config.master_ip = reader.string();
+        } else if (key == "data_parallel_master_port") {
+            config.master_port = bounded(65535);
+        } else {
+            reader.skip();
+        }
+    }
+    if (config.size > 1 && (config.master_ip.empty() || config.master_port == 0)) {
+        throw MsgpackError("parallel_config does not say where rank 0 listens");
+    }
+}
+
 }  // namespace
 
 std::vector<uint8_t> engine_identity(int engine_index) {
@@ -51,9 +76,11 @@ EngineAddresses decode_init(std::span<const uint8_t> payload) {
     EngineAddresses addresses;
     size_t count = reader.map_size();
     for (size_t i = 0; i < count; ++i) {
-        // parallel_config holds settings of mixture-of-experts data parallelism, which a dense engine has no use for.
-        if (reader.string() == "addresses") {
+        std::string_view key = reader.string();
+        if (key == "addresses") {
             read_addresses(reader, addresses);
+        } else if (key == "parallel_config" && reader.peek() == MsgpackReader::Kind::map) {
+            read_parallel_config(reader, addresses.parallel);
         } else {
             reader.skip();
         }
@@ -132,7 +159,7 @@ std::vector<uint8_t> encode_ready_response(const ReadyResponse& ready) {
     string("dtype", ready.dtype);
     string("vllm_version", ready.vllm_version);
     integer("world_size", 1);
-    integer("data_parallel_size", 1);
+    integer("data_parallel_size", ready.data_parallel_size);
     integer("tensor_parallel_size", 1);
     integer("pipeline_parallel_size", 1);
     integer("decode_context_parallel_size", 1);

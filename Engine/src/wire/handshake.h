@@ -13,12 +13,23 @@ namespace blas_engine {
 // The 2-byte little-endian rank that names this engine on every socket.
 std::vector<uint8_t> engine_identity(int engine_index);
 
+// Ranks that run in lockstep (vLLM: mixture-of-experts data parallelism); a size of 1 for independent engines.
+struct ParallelConfig {
+    int size = 1;
+    std::string master_ip;  // where rank 0 listens for the others
+    int master_port = 0;
+};
+
 // Where the data plane is (vLLM: EngineZmqAddresses). inputs[i] and outputs[i] belong to client i.
 struct EngineAddresses {
     std::vector<std::string> inputs;
     std::vector<std::string> outputs;
     std::string coordinator_input;   // empty without a DP coordinator
     std::string coordinator_output;  // likewise
+    ParallelConfig parallel;
+
+    // Waves need somebody who starts them.
+    bool lockstep() const { return parallel.size > 1 && !coordinator_input.empty() && !coordinator_output.empty(); }
 };
 
 struct HandshakeOptions {
@@ -58,6 +69,7 @@ struct ReadyResponse {
     int block_size = 0;
     std::string dtype;
     std::string vllm_version;
+    int data_parallel_size = 1;  // of ranks in lockstep
     int data_parallel_rank = 0;
     int max_num_seqs = 0;
     int max_num_batched_tokens = 0;

@@ -155,7 +155,7 @@ void OutputEncoder::encode_stats(MsgpackWriter& writer, const SchedulerStats& st
     integer("num_waiting_reqs", stats.num_waiting);
     integer("num_skipped_waiting_reqs", 0);
     integer("step_counter", 0);
-    integer("current_wave", 0);
+    integer("current_wave", stats.current_wave);
     writer.string("kv_cache_usage");
     writer.number(stats.kv_cache_usage);
     writer.string("num_kv_fetch_reqs_by_stage");
@@ -215,7 +215,8 @@ void OutputEncoder::encode(const StepOutputs& outputs, OutputMessage& message) c
     MsgpackWriter writer(payload);
 
     bool has_weight_version = layout_.weight_version && !outputs.weight_version.empty() && !outputs.utility;
-    size_t size = has_weight_version ? 9 : !outputs.finished.empty() ? 6 : outputs.utility ? 5 : 4;
+    bool has_wave = outputs.wave_complete || outputs.start_wave;
+    size_t size = has_weight_version ? 9 : has_wave ? 8 : !outputs.finished.empty() ? 6 : outputs.utility ? 5 : 4;
     writer.array(size);
     writer.integer(engine_index_);
     writer.array(outputs.requests.size());
@@ -256,11 +257,16 @@ void OutputEncoder::encode(const StepOutputs& outputs, OutputMessage& message) c
             for (const std::string& id : outputs.finished) writer.string(id);
         }
     }
-    if (has_weight_version) {
-        writer.nil();  // wave_complete
-        writer.nil();  // start_wave
-        writer.string(outputs.weight_version);
+    if (size > 7) {
+        for (const std::optional<int64_t>& wave : {outputs.wave_complete, outputs.start_wave}) {
+            if (wave) {
+                writer.integer(*wave);
+            } else {
+                writer.nil();
+            }
+        }
     }
+    if (has_weight_version) writer.string(outputs.weight_version);
     message.frames[0] = std::move(payload);
 }
 

@@ -36,6 +36,7 @@ struct SchedulerStats {
     int num_running = 0;
     int num_waiting = 0;
     double kv_cache_usage = 0;
+    int64_t current_wave = 0;
     PrefixCacheStats prefix_cache;
     std::optional<IterationDetails> iteration;
 };
@@ -54,6 +55,9 @@ struct StepOutputs {
     std::span<const std::string> finished;
     double timestamp = 0;
     std::string_view weight_version;
+    // To the coordinator only.
+    std::optional<int64_t> wave_complete;
+    std::optional<int64_t> start_wave;
 };
 
 class OutputEncoder {

@@ -75,6 +75,9 @@ void read_add_element(MsgpackReader& reader, size_t position, Request& request) 
         case 11:
             request.client_index = static_cast<int>(std::min<uint64_t>(reader.unsigned_integer(), INT32_MAX));
             return;
+        case 12:
+            request.wave = std::clamp<int64_t>(reader.integer(), 0, INT64_MAX / 2);
+            return;
         case 13:
             request.priority = reader.integer();
             return;
@@ -87,8 +90,8 @@ void read_add_element(MsgpackReader& reader, size_t position, Request& request) 
             request.abort_immediately = reader.boolean();
             return;
         default:
-            // data_parallel_rank and current_wave have done their work in the frontend; ids, reasoning state, session
-            // and kv_hints describe features that only act together with refused ones.
+            // data_parallel_rank has done its work in the frontend; ids, reasoning state, session and kv_hints describe
+            // features that only act together with refused ones.
             reader.skip();
             return;
     }
@@ -160,6 +163,23 @@ DecodedMessage decode_utility(std::span<const uint8_t> payload, int client_index
 }
 
 }  // namespace
+
+std::optional<WaveStart> decode_wave_start(std::span<const std::span<const uint8_t>> frames) {
+    if (frames.size() != 2 || frames[0].size() != 1 ||
+        frames[0][0] != static_cast<uint8_t>(MessageType::start_dp_wave)) {
+        return std::nullopt;
+    }
+    try {
+        MsgpackReader reader(frames[1]);
+        if (reader.array_size() != 2) return std::nullopt;
+        WaveStart start{reader.integer(), std::nullopt};
+        if (!reader.try_nil()) start.excluded_rank = reader.integer();
+        if (start.wave < 0 || start.wave > INT64_MAX / 2 || !reader.at_end()) return std::nullopt;
+        return start;
+    } catch (const MsgpackError&) {
+        return std::nullopt;
+    }
+}
 
 RequestError validation_error(std::string message) { return {"validation_error", std::move(message), false}; }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/request.h"
+#include "core/wave.h"
 
 namespace blas_engine {
 
@@ -49,6 +50,9 @@ using DecodedMessage = std::variant<AddMessage, RejectedAdd, AbortMessage, Utili
 // `frames` are the parts of one message without the identity: type byte, payload, aux frames. `client_index` is the
 // frontend whose socket it came from. Never throws on bad bytes.
 DecodedMessage decode_message(std::span<const std::span<const uint8_t>> frames, int client_index, int num_clients);
+
+// START_DP_WAVE from the coordinator; none if it is something else or malformed. Never throws on bad bytes.
+std::optional<WaveStart> decode_wave_start(std::span<const std::span<const uint8_t>> frames);
 
 // Message body and code for a client's mistake.
 RequestError validation_error(std::string message);

@@ -291,9 +291,12 @@ void InputThread::handle_monitor(int client_index) {
 }
 
 void InputThread::drain_coordinator() {
-    // READY again (another engine subscribed late) and START_DP_WAVE: engines of a dense model have no waves.
-    ZmqSocket::Message message;
-    while (coordinator_->receive(message, 2, 4096)) {
+    // Anything else is READY again: another engine subscribed late.
+    while (coordinator_->receive(message_, 2, 4096)) {
+        views_.assign(message_.frames.begin(),
+                      message_.frames.begin() + static_cast<std::ptrdiff_t>(message_.num_frames));
+        if (message_.oversized) continue;
+        if (auto start = decode_wave_start(views_)) queue_.push(*start);
     }
 }
 

@@ -246,7 +246,7 @@ void ScriptedFrontend::send_init() {
         w.string("frontend_stats_publish_address");
         w.nil();
         w.string("parallel_config");
-        w.map(0);
+        w.bytes(parallel_config);
     });
     handshake_->send(std::vector<Bytes>{identity, init});
 }

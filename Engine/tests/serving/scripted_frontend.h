@@ -98,6 +98,8 @@ class ScriptedFrontend {
     ZmqSocket& coordinator_output() { return *coordinator_output_; }
 
     Bytes identity;
+    // INIT's parallel_config.
+    Bytes parallel_config = {0x80};
 
   private:
     void bind_client(int client);
