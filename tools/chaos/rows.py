@@ -15,6 +15,7 @@ from service import BINARY, COMPLETION, ENGINE, MOCK, Client, Service, expect, h
 
 RESTART = ["--restart", "on-failure"]
 RUNNING = 8
+FOLDERS = []
 
 
 def ms(seconds):
@@ -33,9 +34,15 @@ def last_line(service):
     return service.log().strip().splitlines()[-1]
 
 
+def folder():
+    """A new folder that goes with this process."""
+    FOLDERS.append(tempfile.TemporaryDirectory(prefix="chaos-"))
+    return pathlib.Path(FOLDERS[-1].name)
+
+
 def script(text):
     """A program of these lines of shell; `$ENGINE` is the real one."""
-    path = pathlib.Path(tempfile.mkdtemp(prefix="chaos-")) / "program"
+    path = folder() / "program"
     path.write_text(f"#!/bin/bash\nENGINE={ENGINE}\n{text}\n")
     path.chmod(0o755)
     return str(path)
@@ -177,24 +184,19 @@ def p9():
         result = subprocess.run([BINARY, "--port", str(holder.getsockname()[1])], capture_output=True, text=True, timeout=20)
         results.append(time.monotonic() - at)
         expect(result.returncode == 3 and f"pid {os.getpid()}" in result.stderr, result.stderr)
-    folder = tempfile.mkdtemp(prefix="chaos-")
-    path = os.path.join(folder, "http.sock")
-    try:
-        with socket.socket(socket.AF_UNIX) as dead:
-            dead.bind(path)
-        # The last --uds wins over the port that every service here is given.
-        with Service("--uds", path) as service:
-            expect(wait_until(lambda: "Try it" in service.log(), 20), f"dead socket file: {service.log()[-800:]}")
-            at = time.monotonic()
-            second = subprocess.run([BINARY, *MOCK, "--uds", path], capture_output=True, text=True, timeout=20)
-            results.append(time.monotonic() - at)
-            expect(second.returncode == 3 and "held by pid" in second.stderr, second.stderr)
-            service.process.send_signal(signal.SIGTERM)
-            expect(service.exit_code() == 0, "exit code")
-            service.gone()
-        expect(not os.path.exists(path), "the socket file is still there")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    path = str(folder() / "http.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    with Service("--uds", path) as service:
+        expect(wait_until(lambda: "Try it" in service.log(), 20), f"dead socket file: {service.log()[-800:]}")
+        at = time.monotonic()
+        second = subprocess.run([BINARY, *MOCK, "--uds", path], capture_output=True, text=True, timeout=20)
+        results.append(time.monotonic() - at)
+        expect(second.returncode == 3 and "held by pid" in second.stderr, second.stderr)
+        service.process.send_signal(signal.SIGTERM)
+        expect(service.exit_code() == 0, "exit code")
+        service.gone()
+    expect(not os.path.exists(path), "the socket file is still there")
     return f"port: {ms(results[0])}, names pid and command; dead UDS replaced; live UDS refused with pid in {ms(results[1])}; exit 3"
 
 
@@ -279,7 +281,7 @@ def p11():
 
 
 def p12():
-    once = pathlib.Path(tempfile.mkdtemp(prefix="chaos-")) / "once"
+    once = folder() / "once"
     program = script(f'if [ -e {once} ]; then exit 9; fi\ntouch {once}\nexec "$ENGINE" "$@"')
     with Service(*RESTART, "--restart-max", "4/10m", "--engine-binary", str(program)).wait_ready() as service:
         at = service.kill("engine")
