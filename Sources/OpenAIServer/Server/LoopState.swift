@@ -42,9 +42,6 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     /// still in the cache then, and the first clients need not wait for the last.
     private static let deliveriesPerWrite = 64
 
-    /// Turns of one task before the loop looks at its sockets and timers again.
-    private static let turnsPerTask = 8
-
     package init(loop: any EventLoop, recorder: Recorder) {
         self.loop = loop
         self.recorder = recorder
@@ -71,23 +68,23 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     }
 
     /// Takes everything that has arrived, then writes once per connection: a loop that falls behind the engine makes up
-    /// for it with fewer and larger writes.
+    /// for it with fewer and larger writes. What came meanwhile gets a task of its own, so that new requests have their
+    /// turn in between.
     private func dispatchArrivals() {
-        for _ in 0..<Self.turnsPerTask {
-            let isEmpty = arrivals.withLock { arrivals in
-                if arrivals.isEmpty { arrivals.isScheduled = false }
-                swap(&arrivals.batches, &batches)
-                swap(&arrivals.retired, &retired)
-                return batches.isEmpty && retired.isEmpty
-            }
-            if isEmpty { return }
-            let isOnly = batches.count == 1
-            for batch in batches { dispatch(batch, writing: isOnly) }
-            batches.removeAll(keepingCapacity: true)
-            writeStreams()
-            retired.removeAll(keepingCapacity: true)
+        arrivals.withLock { arrivals in
+            swap(&arrivals.batches, &batches)
+            swap(&arrivals.retired, &retired)
         }
-        loop.execute { self.dispatchArrivals() }
+        let isOnly = batches.count == 1
+        for batch in batches { dispatch(batch, writing: isOnly) }
+        batches.removeAll(keepingCapacity: true)
+        writeStreams()
+        retired.removeAll(keepingCapacity: true)
+        let isDone = arrivals.withLock { arrivals in
+            arrivals.isScheduled = !arrivals.isEmpty
+            return arrivals.isEmpty
+        }
+        if !isDone { loop.execute { self.dispatchArrivals() } }
     }
 
     private func dispatch(_ batch: [Delivery], writing: Bool) {
