@@ -82,8 +82,9 @@ extension RunDescription {
 
     var workloadTitle: String {
         var parts = [workload.summary.isEmpty ? workload.name : workload.summary]
-        if let input = workload.inputTokens { parts.append("in \(input)") }
-        if let output = workload.outputTokens { parts.append("out \(output)") }
+        // A summary may have said it already.
+        if let input = workload.inputTokens, !parts[0].contains("\(input)") { parts.append("in \(input)") }
+        if let output = workload.outputTokens, !parts[0].contains("\(output)") { parts.append("out \(output)") }
         return parts.joined(separator: " ")
     }
 }
