@@ -12,6 +12,7 @@ package struct ChatTemplate: Sendable {
     }
 
     private struct Compiled: Sendable {
+        let source: String
         let template: Template
         let format: ContentFormat
         /// The template knows the role `developer`; otherwise such messages become system messages.
@@ -24,6 +25,7 @@ package struct ChatTemplate: Sendable {
             } catch {
                 throw ChatError("the chat template cannot be used: \(error)")
             }
+            self.source = source
             self.format = format ?? ContentFormatDetection.detect(template)
             knowsDeveloper = contains(source, "\"developer\"") || contains(source, "'developer'")
             mentionsContent = contains(source, "content")
@@ -36,6 +38,9 @@ package struct ChatTemplate: Sendable {
     private let specialTokens: [(name: String, value: JSONValue)]
 
     package var contentFormat: ContentFormat { standard.format }
+
+    /// The template's text (the one for requests without tools, if there are two).
+    package var source: String { standard.source }
 
     /// - Parameters:
     ///   - toolUseSource: a second template for requests with tools.

@@ -129,6 +129,7 @@ extension RequestRegistry {
                 let isLast = output.finishReason != nil
                 // Per token nobody asks, and another thread would have to count the string's references.
                 if isLast { output.requestID = wireID(of: slot) }
+                if isLast, let version = view.weightVersion { output.weightVersion = version }
                 enqueue(.output(output, timestamp: view.timestamp), for: slot)
                 if isLast {
                     engines[engine(of: slot)].inFlight -= 1

@@ -57,6 +57,11 @@ package struct EngineCoreOutput: Sendable {
         get { rare?.error }
         set { if rare != nil || newValue != nil { ownRare().error = newValue } }
     }
+    /// Not on the wire here: the engine's weight version from the surrounding message, on last outputs only.
+    package var weightVersion: String? {
+        get { rare?.weightVersion }
+        set { if rare != nil || newValue != nil { ownRare().weightVersion = newValue } }
+    }
     /// Opaque `kv_transfer_params`, msgpack bytes.
     package var kvTransferParams: [UInt8]? {
         get { rare?.kvTransferParams }
@@ -81,6 +86,7 @@ package struct EngineCoreOutput: Sendable {
         var events: [EngineCoreEvent] = []
         var prefillStats: PrefillStats?
         var error: EngineRequestError?
+        var weightVersion: String?
         var kvTransferParams: [UInt8]?
 
         init() {}
@@ -92,6 +98,7 @@ package struct EngineCoreOutput: Sendable {
             events = other.events
             prefillStats = other.prefillStats
             error = other.error
+            weightVersion = other.weightVersion
             kvTransferParams = other.kvTransferParams
         }
     }

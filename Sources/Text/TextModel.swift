@@ -62,6 +62,14 @@ package struct TextModel: Sendable {
             contextLength: try config.flatMap { json throws(TextError) in try contextLength(json, folder) })
     }
 
+    /// The members of the folder's `tokenizer_config.json`; none when it has no such file.
+    package static func tokenizerConfiguration(folder: String) throws(TextError) -> JSONObject {
+        let file = folder + "/tokenizer_config.json"
+        guard let value = try read(file) else { return JSONObject() }
+        guard let object = value.objectValue else { throw TextError("\(file) should be an object") }
+        return object
+    }
+
     private static func read(_ path: String) throws(TextError) -> JSONValue? {
         let bytes: [UInt8]?
         do { bytes = try readFile(path, limit: maximumFileBytes) } catch { throw TextError(error) }

@@ -108,8 +108,9 @@ struct APIContext: Sendable {
     ///   - maxTokensField: the field it came from, for errors.
     func lower(
         _ sampling: SamplingFields, prompts: [PreparedPrompt], maxTokens: Int?, maxTokensField: String = "max_tokens",
-        logprobs: Int?, identity: ResponseIdentity, request: HTTPRequest
+        logprobs: Int?, identity: ResponseIdentity, request: HTTPRequest, rules: SamplingRules? = nil
     ) throws(APIError) -> Batch {
+        let rules = rules ?? self.rules
         let context = try maxModelLength()
         if let maxTokens, maxTokens < 1 {
             throw .badRequest("max_tokens must be at least 1, got \(maxTokens).", param: "max_tokens", value: maxTokens)
@@ -129,7 +130,7 @@ struct APIContext: Sendable {
         for (promptIndex, prompt) in prompts.enumerated() {
             let room = context - prompt.tokenIDs.count
             var limit = min(maxTokens ?? room, room)
-            if let cap = model.generationDefaults.maxTokens, maxTokens == nil { limit = min(limit, cap) }
+            if let cap = rules.defaults.maxTokens, maxTokens == nil { limit = min(limit, cap) }
             let params = try rules.lower(sampling, maxTokens: limit, logprobs: logprobs)
             for k in 0..<sampling.n {
                 let choice = promptIndex * sampling.n + k

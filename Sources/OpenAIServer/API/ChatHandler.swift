@@ -26,23 +26,28 @@ struct ChatHandler: RouteHandler {
                 let text = try model.render(rendering)
                 return try preparation.prepare(text: text, addSpecialTokens: addSpecialTokens, truncation: truncation)
             } then: { prompt throws(APIError) in
-                try start(chat, prompt, logprobs: logprobs, request, response)
+                try start([chat], [prompt], logprobs: logprobs, request, response)
             }
         } catch {
             response.send(error)
         }
     }
 
-    private func start(
-        _ chat: ChatRequest, _ prompt: PreparedPrompt, logprobs: Int?, _ request: HTTPRequest,
+    /// - Parameters:
+    ///   - chats: the conversations of a batch, which share their parameters; only a single one may stream.
+    ///   - prompts: one per conversation.
+    func start(
+        _ chats: [ChatRequest], _ prompts: [PreparedPrompt], logprobs: Int?, _ request: HTTPRequest,
         _ response: any ResponseWriter
     ) throws(APIError) {
+        let chat = chats[0]
+        let prompt = prompts[0]
         var sampling = chat.sampling
         // Markers of tool calls may be special tokens: the parser has to see them.
         if chat.toolChoice != .none, api.model.parsers.hasTools { sampling.skipSpecialTokens = false }
         let identity = api.identity(prefix: "chatcmpl-", sampling: sampling, request: request)
         let batch = try api.lower(
-            sampling, prompts: [prompt], maxTokens: chat.maxTokens, maxTokensField: chat.maxTokensField,
+            sampling, prompts: prompts, maxTokens: chat.maxTokens, maxTokensField: chat.maxTokensField,
             logprobs: logprobs,
             identity: identity, request: request)
         var namedToolChoice = false
@@ -61,23 +66,35 @@ struct ChatHandler: RouteHandler {
                 && (sampling.streamOptions?.continuousUsageStats ?? false))
         let selection = api.model.parsers
         let parseTools = chat.toolChoice != .none
-        let thinking = api.model.isThinking(chat.rendering)
-        let continued = chat.rendering.continueFinalMessage ? chat.rendering.lastAssistantText : nil
-        let parsers = batch.sequences.map { _ in
-            selection.makeParser(
-                parseTools: parseTools, prompt: prompt.text, thinking: thinking, continuedText: continued)
+        struct ParserSetting {
+            var prompt: String
+            var thinking: Bool
+            var continued: String?
         }
+        let settings = zip(chats, prompts).map { chat, prompt in
+            ParserSetting(
+                prompt: prompt.text, thinking: api.model.isThinking(chat.rendering),
+                continued: chat.rendering.continueFinalMessage ? chat.rendering.lastAssistantText : nil)
+        }
+        let parsers = batch.sequences.map { sequence in
+            let setting = settings[sequence.promptIndex]
+            return selection.makeParser(
+                parseTools: parseTools, prompt: setting.prompt, thinking: setting.thinking,
+                continuedText: setting.continued)
+        }
+        let promptOfChoice = batch.sequences.map(\.promptIndex)
         let formatter: any GenerationFormatter =
             sampling.stream
             ? ChatStreamFormatter(view: view, parsers: parsers)
-            : ChatWholeFormatter(view: view, parsers: parsers) { text in
-                selection.parseWhole(
-                    text, parseTools: parseTools, prompt: prompt.text, thinking: thinking, continuedText: continued)
+            : ChatWholeFormatter(view: view, parsers: parsers) { text, choice in
+                let setting = settings[promptOfChoice[choice]]
+                return selection.parseWhole(
+                    text, parseTools: parseTools, prompt: setting.prompt, thinking: setting.thinking,
+                    continuedText: setting.continued)
             }
         let job = GenerationJob(
             api: api, response: response, identity: identity, sequences: batch.sequences,
-            promptTokens: prompt.tokenIDs.count,
-            formatter: formatter)
+            promptTokens: prompts.reduce(0) { $0 + $1.tokenIDs.count }, formatter: formatter)
         job.start(batch.requests)
     }
 }

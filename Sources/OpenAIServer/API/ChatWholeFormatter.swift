@@ -16,14 +16,17 @@ final class ChatWholeFormatter: GenerationFormatter {
     }
 
     private let view: ChatView
-    private let parseWhole: (String) -> ParsedOutput
+    private let parseWhole: (_ text: String, _ choice: Int) -> ParsedOutput
     private var choices: [Choice]
     private var promptLogprobs: LogprobRows?
     let hasStarted = false
 
     /// - Parameter parseWhole: splits the text of a finished choice (vLLM parses whole answers differently from streams:
     ///   arguments are normalised, and one malformed call makes all of the text content).
-    init(view: ChatView, parsers: [(any OutputParser)?], parseWhole: @escaping (String) -> ParsedOutput) {
+    init(
+        view: ChatView, parsers: [(any OutputParser)?],
+        parseWhole: @escaping (_ text: String, _ choice: Int) -> ParsedOutput
+    ) {
         self.view = view
         self.parseWhole = parseWhole
         choices = parsers.map { Choice(state: ChatChoiceState(parser: $0)) }
@@ -84,7 +87,7 @@ final class ChatWholeFormatter: GenerationFormatter {
 
     private func append(_ choice: Choice, index: Int, to body: inout ByteBuffer) {
         let text = String(decoding: choice.text, as: UTF8.self)
-        let parsed = choice.state.parser == nil ? ParsedOutput(reasoning: nil, content: text) : parseWhole(text)
+        let parsed = choice.state.parser == nil ? ParsedOutput(reasoning: nil, content: text) : parseWhole(text, index)
         let calls = view.parallelToolCalls ? parsed.toolCalls[...] : parsed.toolCalls.prefix(1)
         body.appendLiteral("{\"index\":")
         body.appendJSONInt(index)

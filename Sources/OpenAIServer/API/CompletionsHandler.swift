@@ -29,7 +29,7 @@ struct CompletionsHandler: RouteHandler {
         }
     }
 
-    private static func prepare(_ request: CompletionRequest, _ preparation: PromptPreparation) throws(APIError)
+    static func prepare(_ request: CompletionRequest, _ preparation: PromptPreparation) throws(APIError)
         -> [PreparedPrompt]
     {
         var prepared: [PreparedPrompt] = []

@@ -7,6 +7,7 @@ import Text
 package struct GenerationAPI: Sendable {
     let model: ServedModel
     private let settings: ChatSettings
+    private let tokenizerInfo: TokenizerInfoHandler?
     private let pool: NIOThreadPool
 
     /// Loads tokenizer, chat template and generation defaults of `configuration`'s model.
@@ -19,6 +20,9 @@ package struct GenerationAPI: Sendable {
             excludeToolsWhenToolChoiceNone: configuration.excludeToolsWhenToolChoiceNone,
             responseRole: configuration.responseRole,
             returnTokensAsTokenIDs: configuration.returnTokensAsTokenIDs)
+        tokenizerInfo =
+            configuration.enableTokenizerInfoEndpoint
+            ? try TokenizerInfoHandler(model: model, folder: configuration.tokenizer ?? configuration.modelTag) : nil
         self.pool = pool
     }
 
@@ -34,6 +38,17 @@ package struct GenerationAPI: Sendable {
             pool: pool)
         router.add(.POST, "/v1/completions", .work, CompletionsHandler(api: api))
         router.add(.POST, "/v1/chat/completions", .work, ChatHandler(api: api))
+        router.add(.POST, "/v1/chat/completions/batch", .work, BatchChatHandler(api: api))
+        router.add(
+            .POST, "/invocations", .work,
+            InvocationsHandler(chat: ChatHandler(api: api), completions: CompletionsHandler(api: api)))
+        router.add(.POST, "/inference/v1/generate", .work, GenerateHandler(api: api))
+        router.add(.POST, "/inference/v1/abort_requests", AbortGenerationHandler(api: api))
+        router.add(
+            .POST, "/v1/completions/render", RenderHandler(api: api, kind: .completions, isRenderServer: false))
+        router.add(
+            .POST, "/v1/chat/completions/render", RenderHandler(api: api, kind: .chat, isRenderServer: false))
+        if let tokenizerInfo { router.add(.GET, "/tokenizer_info", tokenizerInfo) }
         router.add(.POST, "/tokenize", TokenizeHandler(api: api))
         router.add(.POST, "/detokenize", DetokenizeHandler(api: api))
     }

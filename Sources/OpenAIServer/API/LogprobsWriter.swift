@@ -145,6 +145,31 @@ struct LogprobsWriter {
         sink.appendLiteral("]")
     }
 
+    // MARK: - Tokens only
+
+    /// Adds one entry of `choices[].logprobs.content` of `/inference/v1/generate`: ids and ranks instead of texts.
+    func appendTokenEntry(_ rows: LogprobRows, row: Int, to sink: inout some ByteSink) {
+        let base = row * rows.columns
+        func append(_ id: Int32, _ logprob: Float, rank: Int, to sink: inout some ByteSink) {
+            sink.appendLiteral("{\"token_id\":")
+            sink.appendJSONInt(id)
+            sink.appendLiteral(",\"logprob\":")
+            sink.appendJSONDouble(Self.finite(logprob))
+            sink.appendLiteral(",\"rank\":")
+            sink.appendJSONInt(rank)
+        }
+        append(rows.tokenIDs[base], rows.logprobs[base], rank: Int(rows.ranks[row]), to: &sink)
+        sink.appendLiteral(",\"top_logprobs\":[")
+        var bytes: [UInt8] = []
+        forEachColumn(of: rows, row: row, limit: .max) { column, id, logprob in
+            if !bytes.isEmpty { bytes.appendLiteral(",") }
+            append(id, logprob, rank: column == 0 ? Int(rows.ranks[row]) : column, to: &bytes)
+            bytes.appendLiteral("}")
+        }
+        bytes.withUnsafeBytes { sink.appendBytes($0) }
+        sink.appendLiteral("]}")
+    }
+
     // MARK: - Prompt
 
     /// `prompt_logprobs`: null for the first token, then one object per token keyed by token id.

@@ -9,6 +9,14 @@ import Text
 struct SamplingRules {
     let limits: APILimits
     let model: ServedModel
+    /// What requests leave open.
+    var defaults: GenerationDefaults
+
+    init(limits: APILimits, model: ServedModel) {
+        self.limits = limits
+        self.model = model
+        defaults = model.generationDefaults
+    }
 
     /// Rules between fields that need neither the model name nor the prompt.
     /// - Parameter promptLogprobs: what the client asked for, without what an echo adds.
@@ -80,7 +88,6 @@ struct SamplingRules {
     private func lowerNumbers(_ fields: SamplingFields, maxTokens: Int, into params: inout SamplingParams)
         throws(APIError)
     {
-        let defaults = model.generationDefaults
         params.temperature = fields.temperature ?? defaults.temperature ?? 1
         params.topP = fields.topP ?? defaults.topP ?? 1
         params.topK = fields.topK ?? defaults.topK ?? 0

@@ -4,9 +4,7 @@ import NIOHTTP1
 package enum UnsupportedRoutes {
     private static let notImplemented: [(HTTPMethod, String)] = [
         (.POST, "/v1/responses"), (.POST, "/v1/messages"), (.POST, "/v1/messages/count_tokens"),
-        (.POST, "/v1/chat/completions/batch"), (.POST, "/v1/completions/render"),
-        (.POST, "/v1/chat/completions/render"), (.POST, "/v1/completions/derender"),
-        (.POST, "/v1/chat/completions/derender"), (.POST, "/inference/v1/abort_requests"),
+        (.POST, "/v1/completions/derender"), (.POST, "/v1/chat/completions/derender"),
         (.POST, "/generative_scoring"), (.POST, "/v1/systemone"), (.POST, "/v1/decisions"),
         (.GET, "/tokenizer_info"), (.POST, "/scale_elastic_ep"), (.POST, "/is_scaling_elastic_ep"),
     ]
@@ -16,16 +14,6 @@ package enum UnsupportedRoutes {
         for (method, path) in notImplemented where !router.has(method, path) {
             router.add(method, path) { _, response in
                 response.send(.notImplemented("\(path) is not supported by this server."))
-            }
-        }
-        if !router.has(.POST, "/inference/v1/generate") {
-            let isEnabled = context.configuration.enableScaleOut
-            router.add(.POST, "/inference/v1/generate") { _, response in
-                response.send(
-                    isEnabled
-                        ? .notImplemented("/inference/v1/generate is not supported by this server.")
-                        : .permissionDenied(
-                            "Scale-out endpoints are disabled. Start the server with --enable-scale-out."))
             }
         }
         guard context.configuration.allowRuntimeLoRAUpdating else { return }

@@ -17,7 +17,7 @@ package struct ArgumentsJSON {
         "api_server_count", "renderer_num_workers", "enable_flash_late_interaction", "limit_mm_per_prompt",
         "language_model_only", "tool_strict_level", "custom_histogram_buckets", "hf_token", "log_error_stack",
         "aggregate_engine_logging", "revision", "tokenizer_revision", "hf_config_path", "hf_overrides",
-        "enable_auto_tool_choice", "enable_tokenizer_info_endpoint",
+        "enable_auto_tool_choice",
     ]
 
     /// Keys whose features this server does not have; ignoring them would change what the user asked for.
@@ -104,6 +104,7 @@ package struct ArgumentsJSON {
         try reader.bool("enable_prompt_tokens_details").map { configuration.enablePromptTokensDetails = $0 }
         try reader.bool("enable_force_include_usage").map { configuration.enableForceIncludeUsage = $0 }
         try reader.bool("enable_scale_out").map { configuration.enableScaleOut = $0 }
+        try reader.bool("enable_tokenizer_info_endpoint").map { configuration.enableTokenizerInfoEndpoint = $0 }
         try reader.int("stream_interval", in: 1...1_000_000).map { configuration.streamInterval = $0 }
         try reader.string("fingerprint_mode").map { configuration.fingerprintMode = $0 }
         configuration.fingerprintValue = try reader.string("fingerprint_value")

@@ -28,6 +28,8 @@ package struct ServerConfiguration: Sendable {
     package var enablePromptTokensDetails = false
     package var enableForceIncludeUsage = false
     package var enableScaleOut = false
+    /// `enable_tokenizer_info_endpoint`: adds `/tokenizer_info`.
+    package var enableTokenizerInfoEndpoint = false
     package var streamInterval = 1
     /// `fingerprint_mode` / `fingerprint_value`: `auto`, `none` or `custom`.
     package var fingerprintMode = "auto"

@@ -1,0 +1,185 @@
+import EngineProtocol
+import JSONBytes
+import NIOCore
+import NIOHTTP1
+import Text
+
+/// What one generate request asked to see.
+struct GenerateView {
+    var identity: ResponseIdentity
+    var prompt: PreparedPrompt
+    var logprobs: Int?
+    var returnPromptTokenIDs: Bool
+    var writer: LogprobsWriter
+    var includeUsage: Bool
+    var continuousUsage: Bool
+
+    /// The members of a choice behind its token ids.
+    func appendTail(version: String?, tokens: Int, logprobs entries: [UInt8], to sink: inout ByteBuffer) {
+        sink.appendLiteral(",\"routed_experts\":null,\"sampling_mask\":null,\"weight_versions\":")
+        if let version {
+            sink.appendLiteral("[{\"version\":")
+            sink.appendJSONString(version)
+            sink.appendLiteral(",\"start\":0,\"end\":")
+            sink.appendJSONInt(tokens)
+            sink.appendLiteral("}]")
+        } else {
+            sink.appendJSONNull()
+        }
+        sink.appendLiteral(",\"logprobs\":")
+        if logprobs == nil {
+            sink.appendJSONNull()
+        } else {
+            sink.appendLiteral("{\"content\":[")
+            entries.withUnsafeBytes { sink.appendBytes($0) }
+            sink.appendLiteral("]}")
+        }
+        sink.appendLiteral("}")
+    }
+
+    func appendLogprobs(_ step: SequenceStep, to entries: inout [UInt8]) {
+        guard logprobs != nil, let rows = step.output.newLogprobs else { return }
+        for row in 0..<min(rows.rows, step.tokenIDs.count) {
+            if !entries.isEmpty { entries.appendLiteral(",") }
+            writer.appendTokenEntry(rows, row: row, to: &entries)
+        }
+    }
+}
+
+/// `POST /inference/v1/generate` without `stream`.
+final class GenerateWholeFormatter: GenerationFormatter {
+    private struct Choice {
+        var tokenIDs: [Int32] = []
+        var logprobs: [UInt8] = []
+        var weightVersion: String?
+        var finish: SequenceFinish?
+    }
+
+    private let view: GenerateView
+    private var choices: [Choice]
+    private var promptLogprobs: LogprobRows?
+    let hasStarted = false
+
+    init(view: GenerateView, sequences: Int) {
+        self.view = view
+        choices = Array(repeating: Choice(), count: sequences)
+    }
+
+    func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
+        let index = sequence.choiceIndex
+        if let rows = step.output.newPromptLogprobs { promptLogprobs = rows }
+        choices[index].tokenIDs.append(contentsOf: step.tokenIDs)
+        view.appendLogprobs(step, to: &choices[index].logprobs)
+        if let version = step.output.weightVersion { choices[index].weightVersion = version }
+        if let finish = step.finish { choices[index].finish = finish }
+    }
+
+    func finish(_ job: GenerationJob) {
+        var body = ByteBufferAllocator().buffer(capacity: 1024)
+        body.appendLiteral("{\"request_id\":")
+        body.appendJSONString(view.identity.id)
+        body.appendLiteral(",\"model\":")
+        body.appendJSONString(view.identity.model)
+        body.appendLiteral(",\"created\":")
+        body.appendJSONInt(view.identity.created)
+        body.appendLiteral(",\"usage\":")
+        job.usage.append(to: &body, showPromptDetails: job.api.showPromptTokensDetails, showCreatedCache: false)
+        body.appendLiteral(",\"prompt_logprobs\":")
+        if let promptLogprobs {
+            view.writer.appendPromptLogprobs(promptLogprobs, prompt: view.prompt.tokenIDs, to: &body)
+        } else {
+            body.appendJSONNull()
+        }
+        body.appendLiteral(",\"prompt_token_id_logprobs\":null,\"prompt_token_ids\":")
+        if view.returnPromptTokenIDs { body.appendTokenIDs(view.prompt.tokenIDs) } else { body.appendJSONNull() }
+        body.appendLiteral(
+            """
+            ,"mm_placeholders":null,"metrics":null,"kv_transfer_params":null,"ec_transfer_params":null,\
+            "output_mode":"tokens","choices":[
+            """)
+        for (index, choice) in choices.enumerated() {
+            if index > 0 { body.appendLiteral(",") }
+            body.appendLiteral("{\"index\":")
+            body.appendJSONInt(index)
+            body.appendLiteral(",")
+            body.appendFinish(choice.finish)
+            body.appendLiteral(",\"token_ids\":")
+            body.appendTokenIDs(choice.tokenIDs)
+            view.appendTail(
+                version: choice.weightVersion, tokens: choice.tokenIDs.count, logprobs: choice.logprobs, to: &body)
+        }
+        body.appendLiteral("]}")
+        job.response.sendJSON(body)
+    }
+}
+
+/// `POST /inference/v1/generate` with `stream`: one frame per engine output.
+final class GenerateStreamFormatter: GenerationFormatter {
+    private let view: GenerateView
+    private var started: [Bool]
+    private var entries: [UInt8] = []
+    private(set) var hasStarted = false
+
+    init(view: GenerateView, sequences: Int) {
+        self.view = view
+        started = Array(repeating: false, count: sequences)
+    }
+
+    func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
+        if step.tokenIDs.isEmpty, step.finish == nil { return }
+        if !hasStarted {
+            hasStarted = true
+            job.response.startEventStream(headers: HTTPHeaders())
+        }
+        let index = sequence.choiceIndex
+        let first = !started[index]
+        started[index] = true
+        entries.removeAll(keepingCapacity: true)
+        view.appendLogprobs(step, to: &entries)
+        job.response.appendEvents { buffer in
+            appendHead(to: &buffer)
+            if view.continuousUsage {
+                var usage = Usage()
+                usage.promptTokens = view.prompt.tokenIDs.count
+                usage.completionTokens = sequence.completionTokens
+                usage.append(to: &buffer, showPromptDetails: false)
+            } else {
+                buffer.appendJSONNull()
+            }
+            if view.returnPromptTokenIDs, first {
+                buffer.appendLiteral(",\"prompt_token_ids\":")
+                buffer.appendTokenIDs(view.prompt.tokenIDs)
+            }
+            buffer.appendLiteral(",\"output_mode\":\"tokens\",\"choices\":[{\"index\":")
+            buffer.appendJSONInt(index)
+            buffer.appendLiteral(",")
+            buffer.appendFinish(step.finish)
+            buffer.appendLiteral(",\"token_ids\":")
+            buffer.appendTokenIDs(step.tokenIDs)
+            view.appendTail(
+                version: step.finish == nil ? nil : step.output.weightVersion, tokens: sequence.completionTokens,
+                logprobs: entries, to: &buffer)
+            buffer.appendLiteral("]}\n\n")
+        }
+    }
+
+    private func appendHead(to buffer: inout ByteBuffer) {
+        buffer.appendLiteral("data: {\"request_id\":")
+        buffer.appendJSONString(view.identity.id)
+        buffer.appendLiteral(",\"usage\":")
+    }
+
+    func finish(_ job: GenerationJob) {
+        job.response.appendEvents { buffer in
+            if view.includeUsage {
+                appendHead(to: &buffer)
+                job.usage.append(
+                    to: &buffer, showPromptDetails: job.api.showPromptTokensDetails, showCreatedCache: false)
+                buffer.appendLiteral(",\"output_mode\":\"tokens\",\"choices\":[]}\n\n")
+            }
+            buffer.appendLiteral("data: [DONE]\n\n")
+        }
+        job.response.flush()
+        job.response.endEventStream()
+    }
+}
