@@ -41,19 +41,25 @@ let package = Package(
         .target(name: "CProcessShims"),
         .target(
             name: "Supervision",
-            dependencies: ["CProcessShims", "EngineProtocol", "JSONBytes", "ZeroMQ", argumentParser, logging],
+            dependencies: [
+                "CProcessShims", "EngineHandshake", "EngineProtocol", "JSONBytes", "ZeroMQ", argumentParser, logging,
+            ],
             swiftSettings: settings),
 
         .target(
             name: "Measurement",
             dependencies: ["JSONBytes", "Supervision", nioCore, nioPosix, argumentParser], swiftSettings: settings),
 
+        // Both sides.
+        .target(name: "EngineHandshake", dependencies: ["EngineProtocol", "ZeroMQ"], swiftSettings: settings),
+
         // Frontend side, top to bottom.
         .target(
             name: "OpenAIServer",
             dependencies: [
-                "Chat", "EngineClient", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics", "Text", "Tokenization",
-                nioCore, nioHTTP1, nioPosix, nioSSL, logging,
+                "Chat", "EngineClient", "EngineHandshake", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics",
+                "Text",
+                "Tokenization", "ZeroMQ", nioCore, nioHTTP1, nioPosix, nioSSL, logging,
             ],
             swiftSettings: settings),
         .target(name: "Chat", dependencies: ["JSONBytes", "Jinja", "Text"], swiftSettings: settings),
@@ -106,8 +112,8 @@ let package = Package(
         .testTarget(
             name: "SupervisionTests",
             dependencies: [
-                "Supervision", "EngineProtocol", "JSONBytes", "MessagePack", "ZeroMQ", "vllm-engine", argumentParser,
-                logging,
+                "Supervision", "EngineHandshake", "EngineProtocol", "JSONBytes", "MessagePack", "ZeroMQ", "vllm-engine",
+                argumentParser, logging,
             ],
             swiftSettings: settings),
         .testTarget(

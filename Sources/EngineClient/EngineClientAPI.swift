@@ -103,9 +103,12 @@ package struct EngineInformation: Sendable, Equatable {
     package var answersHeartbeat = false
     /// Seconds that the slowest engine took to load the model; nil if they do not say.
     package var loadSeconds: Double?
+    /// The engines' ranks.
+    package var ranks: Range<Int>
+    /// - Parameter ranks: nil = from 0 on.
     package init(
         maxModelLength: Int, numGPUBlocks: Int, blockSize: Int, dtype: String, vllmVersion: String, maxNumSeqs: Int,
-        maxNumBatchedTokens: Int, worldSize: Int, supportsLoRA: Bool, engineCount: Int
+        maxNumBatchedTokens: Int, worldSize: Int, supportsLoRA: Bool, engineCount: Int, ranks: Range<Int>? = nil
     ) {
         self.maxModelLength = maxModelLength
         self.numGPUBlocks = numGPUBlocks
@@ -117,6 +120,7 @@ package struct EngineInformation: Sendable, Equatable {
         self.worldSize = worldSize
         self.supportsLoRA = supportsLoRA
         self.engineCount = engineCount
+        self.ranks = ranks ?? 0..<engineCount
     }
 }
 

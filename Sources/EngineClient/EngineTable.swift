@@ -138,7 +138,8 @@ struct EngineTable {
             blockSize: first.blockSize, dtype: first.dtype, vllmVersion: first.vllmVersion,
             maxNumSeqs: responses.map(\.maxNumSeqs).min() ?? 0,
             maxNumBatchedTokens: responses.map(\.maxNumBatchedTokens).min() ?? 0, worldSize: first.worldSize,
-            supportsLoRA: first.supportsLoRA, engineCount: engines.count)
+            supportsLoRA: first.supportsLoRA, engineCount: engines.count,
+            ranks: engines[0].rank..<(engines[0].rank + engines.count))
         information.answersHeartbeat = responses.allSatisfy(\.answersHeartbeat)
         information.loadSeconds = responses.compactMap(\.loadSeconds).max()
         return information

@@ -1,3 +1,4 @@
+import EngineHandshake
 import EngineProtocol
 import Glibc
 import Logging

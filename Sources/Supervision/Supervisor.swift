@@ -1,4 +1,5 @@
 import CProcessShims
+import EngineHandshake
 import EngineProtocol
 import Glibc
 import Logging

@@ -16,6 +16,29 @@ package struct GenerationDefaults: Sendable, Equatable {
 
     package init() {}
 
+    private static let names: Set = [
+        "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+        "max_new_tokens",
+    ]
+
+    /// Replaces what `json` names (vLLM: `--override-generation-config`).
+    /// - Throws: for a name without meaning here: ignoring it would change what the operator asked for.
+    package mutating func override(with json: JSONObject) throws(TextError) {
+        let source = "override_generation_config"
+        if let unknown = json.keys.first(where: { !Self.names.contains($0) }) {
+            throw TextError("\(source): '\(unknown)' is not supported; known are \(Self.names.sorted())")
+        }
+        let given = try GenerationDefaults(.object(json), file: source)
+        temperature = given.temperature ?? temperature
+        topP = given.topP ?? topP
+        topK = given.topK ?? topK
+        minP = given.minP ?? minP
+        repetitionPenalty = given.repetitionPenalty ?? repetitionPenalty
+        presencePenalty = given.presencePenalty ?? presencePenalty
+        frequencyPenalty = given.frequencyPenalty ?? frequencyPenalty
+        maxTokens = given.maxTokens ?? maxTokens
+    }
+
     init(_ json: JSONValue, file: String) throws(TextError) {
         temperature = try json.double("temperature", file)
         topP = try json.double("top_p", file)

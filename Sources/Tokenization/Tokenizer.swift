@@ -60,6 +60,11 @@ package final class Tokenizer: Sendable {
     /// The id of a token in the vocabulary's spelling.
     package func id(forToken token: String) -> Int32? { idsByContent[Array(token.utf8)] ?? names.model.id(of: token) }
 
+    /// `added_tokens`: id and text, by id.
+    package var addedTokens: [(id: Int32, content: String)] {
+        idsByContent.map { (id: $0.value, content: String(decoding: $0.key, as: UTF8.self)) }.sorted { $0.id < $1.id }
+    }
+
     package func exists(_ id: Int32) -> Bool { texts.flags(id).contains(.exists) }
 
     /// Whether `skipSpecialTokens` leaves this token out.

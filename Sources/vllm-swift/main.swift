@@ -12,6 +12,8 @@ enum VLLMSwift {
         commands
           frontend    answer the OpenAI API for vLLM engines; started by a supervisor
                       (`vllm-swift frontend --help`)
+          serve       the same for engines that others start, here or on other machines
+          render      turn requests into what an engine would get, without an engine
 
           --version   print the version
           --help      print this text
@@ -23,11 +25,15 @@ enum VLLMSwift {
     static func run(_ words: [String]) -> Int32 {
         switch words.first {
         case "frontend": return frontend(Array(words.dropFirst()))
+        case "serve": return serve(.serve, Array(words.dropFirst()))
+        case "render": return serve(.render, Array(words.dropFirst()))
         case "--version", "-V": return output("vllm-swift \(ProductVersion.text)\n")
         case "--help", "-h", "help": return output(help)
         case nil: return fail("a command is needed", help: "vllm-swift --help")
         case let word?:
-            let hint = SpellingHint.nearest(to: word, in: ["frontend"]).map { "; did you mean \($0)?" } ?? ""
+            let hint =
+                SpellingHint.nearest(to: word, in: ["frontend", "serve", "render"]).map { "; did you mean \($0)?" }
+                ?? ""
             return fail("unknown command '\(word)'\(hint)", help: "vllm-swift --help")
         }
     }
@@ -38,11 +44,7 @@ enum VLLMSwift {
             case .help: return output(FrontendCommandLine.help)
             case .version: return output("vllm-swift \(ProductVersion.text)\n")
             case .run(let commandLine):
-                let environment = try ServerEnvironment(ProcessEnvironment.variables())
-                let handler = FrontendLogHandler(
-                    level: FrontendLogHandler.level(named: environment.logLevel),
-                    useColors: getenv("NO_COLOR") == nil && isatty(STDERR_FILENO) == 1)
-                LoggingSystem.bootstrap { _ in handler }
+                let environment = try prepare()
                 let program = try FrontendProgram(
                     commandLine, environment: environment, logger: Logger(label: "frontend"))
                 return program.run { router, context, pool in
@@ -53,6 +55,37 @@ enum VLLMSwift {
         } catch {
             return fail(error.description, help: "vllm-swift frontend --help")
         }
+    }
+
+    private static func serve(_ command: ServeCommandLine.Command, _ words: [String]) -> Int32 {
+        do throws(UsageError) {
+            switch try ServeCommandLine.parse(command, words) {
+            case .help: return output(ServeCommandLine.help(command))
+            case .run(let commandLine):
+                let environment = try prepare()
+                let program = try FrontendProgram(
+                    commandLine, environment: environment, logger: Logger(label: "frontend"))
+                return program.run { router, context, pool in
+                    let api = try GenerationAPI(configuration: context.configuration, pool: pool)
+                    switch command {
+                    case .serve: api.register(in: &router, server: context)
+                    case .render: try api.registerRendering(in: &router, server: context)
+                    }
+                }
+            }
+        } catch {
+            return fail(error.description, help: "vllm-swift \(command.rawValue) --help")
+        }
+    }
+
+    /// Reads the environment and starts the log.
+    private static func prepare() throws(UsageError) -> ServerEnvironment {
+        let environment = try ServerEnvironment(ProcessEnvironment.variables())
+        let handler = FrontendLogHandler(
+            level: FrontendLogHandler.level(named: environment.logLevel),
+            useColors: getenv("NO_COLOR") == nil && isatty(STDERR_FILENO) == 1)
+        LoggingSystem.bootstrap { _ in handler }
+        return environment
     }
 
     private static func output(_ text: String) -> Int32 {

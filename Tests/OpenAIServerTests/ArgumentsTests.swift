@@ -176,7 +176,7 @@ import Testing
 
     @Test func emptyCollectionsAskForNothing() throws {
         let arguments = try ArgumentsJSON(
-            #"{"model_tag":"m","lora_modules":[],"override_generation_config":{},"hf_overrides":{}}"#)
+            #"{"model_tag":"m","lora_modules":[],"default_mm_loras":{},"hf_overrides":{}}"#)
         #expect(arguments.warnings.isEmpty)
     }
 
@@ -199,6 +199,9 @@ import Testing
         (#"{"model_tag":"m","shutdown_timeout":NaN}"#, "`shutdown_timeout` must be a number of seconds"),
         (#"{"model_tag":"m","structured_outputs_config":{"backend":1}}"#, "`structured_outputs_config.backend`"),
         (#"{"model_tag":"m","ssl_keyfile":"k"}"#, "ssl_certfile is needed"),
+        (#"{"model_tag":"m","enable_log_outputs":true}"#, "needs enable_log_requests"),
+        (#"{"model_tag":"m","max_num_queued_tokens":-1}"#, "`max_num_queued_tokens` must be an integer"),
+        (#"{"model_tag":"m","override_generation_config":[]}"#, "`override_generation_config` must be an object"),
     ])
     func wrongTypesAreExplained(_ json: String, _ expected: String) {
         #expect(message(json).contains(expected))

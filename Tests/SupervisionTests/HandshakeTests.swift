@@ -1,3 +1,4 @@
+import EngineHandshake
 import EngineProtocol
 import Glibc
 import Logging
@@ -11,6 +12,18 @@ import ZeroMQ
 
     private func violation(_ body: () throws -> Void) -> String? {
         #expect(throws: HandshakeState.Violation.self, performing: body)?.description
+    }
+
+    /// Engines that others start may come again, and need not say that they are local.
+    @Test func externalEnginesMayRestart() throws {
+        var state = HandshakeState(ranks: 0..<1, localRanks: 0..<0, mayReturn: true)
+        var hello = EngineHandshakeMessage(status: .hello, isLocal: false, isHeadless: true)
+        #expect(try state.receive(identity: [0, 0], hello) == .sendInit(rank: 0))
+        hello.status = .ready
+        #expect(try state.receive(identity: [0, 0], hello) == .engineReady(rank: 0))
+        hello.status = .hello
+        #expect(try state.receive(identity: [0, 0], hello) == .sendInit(rank: 0))
+        #expect(!state.isComplete)
     }
 
     @Test func everyEngineSaysHelloAndThenReady() throws {

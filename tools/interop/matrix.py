@@ -49,7 +49,7 @@ class Row:
 
 
 def rows(own, peers):
-    return [real_supervisor(own, peers), *our_supervisor(own, peers), external_engine(own, peers), headless(peers)]
+    return [real_supervisor(own, peers), *our_supervisor(own, peers), external_engine(own, peers), *swift_serve(own, peers)]
 
 
 def real_supervisor(own, peers):
@@ -103,9 +103,24 @@ def external_engine(own, peers):
     return Row("vllm-rs serve 0.33", "(itself)", "BLAS", [binary], launch, {"HF_HUB_OFFLINE": "1"})
 
 
-def headless(peers):
+def swift_serve(own, peers):
     """Our frontend with the handshake in its own hands, and an engine that dials in."""
-    return Row("vllm-swift serve", "(itself)", "vLLM 0.32 CPU, headless", [peers.vllm])
+    def row(engine, needs, command, environment=None, **limits):
+        def launch(model, port, handshake_port):
+            return [
+                [own.vllm_swift, "serve", model, "--port", port, "--served-model-name", MODEL_NAME,
+                 "--data-parallel-size-local", "0", "--handshake-port", handshake_port],
+                command(model, handshake_port),
+            ]
+        return Row("vllm-swift serve", "(itself)", engine, needs, launch, environment or {}, **limits)
+
+    yield row("BLAS", [], lambda model, port: [
+        own.blas_engine, "--model", model, "--handshake-address", f"tcp://127.0.0.1:{port}"])
+    yield row("vLLM 0.32 CPU, headless", [peers.vllm], lambda model, port: [
+        peers.vllm, "serve", model, "--headless", "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", port,
+        "--data-parallel-size", "1", "--dtype", "bfloat16", "--enforce-eager"],
+        {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"},
+        start_limit=400, stop_limit=30, real_engine=True)
 
 
 def environment(row, scratch, marker):

@@ -1,9 +1,11 @@
 import EngineClient
 import EngineProtocol
 import JSONBytes
+import Metrics
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import Synchronization
 import Text
 
 /// What the API handlers share: the server around them, the model, and the flags that shape answers.
@@ -20,6 +22,8 @@ struct APIContext: Sendable {
     static let inlineTokenizationLimit = 16 * 1024
     /// Where long prompts are rendered and tokenised.
     let pool: NIOThreadPool
+    /// `--enable-log-outputs`.
+    let outputLog: OutputLog?
 
     var rules: SamplingRules { SamplingRules(limits: limits, model: model) }
 
@@ -122,6 +126,7 @@ struct APIContext: Sendable {
         }
         guard prompts.count.multipliedReportingOverflow(by: max(1, sampling.n)).partialValue <= limits.maximumSequences
         else { throw .badRequest("n times the number of prompts must be at most \(limits.maximumSequences).") }
+        try checkQueue(adding: prompts.reduce(0) { $0 + $1.tokenIDs.count } * sampling.n)
         let rank = try dataParallelRank(request)
         let session = sampling.sessionID ?? request.headers.first(name: "x-session-id")
         var batch = Batch(sequences: [], requests: [])
@@ -156,10 +161,22 @@ struct APIContext: Sendable {
         return batch
     }
 
+    /// Refuses work when too many prompt tokens wait already.
+    private func checkQueue(adding tokens: Int) throws(APIError) {
+        guard let maximum = server.configuration.maxQueuedTokens else { return }
+        let queued = server.queuedTokens.load(ordering: .relaxed)
+        guard queued > 0, queued + tokens > maximum else { return }
+        server.metrics.recordAdmissionRejection()
+        throw .serviceUnavailable("The server has as many queued prompt tokens as it may have.")
+    }
+
     private func dataParallelRank(_ request: HTTPRequest) throws(APIError) -> Int? {
-        guard let header = request.headers.first(name: "x-data-parallel-rank") else { return nil }
-        guard let rank = Int(header), rank >= 0 else {
-            throw .badRequest("X-data-parallel-rank must be a non-negative integer.")
+        // What is no number counts as absent, as in vLLM.
+        guard let header = request.headers.first(name: "x-data-parallel-rank"), let rank = Int(header) else {
+            return nil
+        }
+        guard case .ready(let information) = server.engine.state, information.ranks.contains(rank) else {
+            throw .badRequest("data_parallel_rank \(rank) is out of range.")
         }
         return rank
     }

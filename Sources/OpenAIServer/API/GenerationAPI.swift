@@ -26,16 +26,36 @@ package struct GenerationAPI: Sendable {
         self.pool = pool
     }
 
-    package func register(in router: inout Router, server: ServerContext) {
+    private func context(_ server: ServerContext) -> APIContext {
         let configuration = server.configuration
-        let api = APIContext(
+        return APIContext(
             server: server, model: model,
             limits: APILimits(
                 maximumStopStrings: configuration.maxStopStrings, maximumLogprobs: configuration.maxLogprobs,
                 maximumPrompts: configuration.maxCompletionPrompts),
             chat: settings, showPromptTokensDetails: configuration.enablePromptTokensDetails,
             forceIncludeUsage: configuration.enableForceIncludeUsage, fingerprint: Self.fingerprint(configuration),
-            pool: pool)
+            pool: pool, outputLog: OutputLog(configuration))
+    }
+
+    /// The routes of a server without an engine.
+    /// - Throws: `UsageError` when nothing says how long a prompt may be.
+    package func registerRendering(in router: inout Router, server: ServerContext) throws(UsageError) {
+        if let none = server.engine as? NoEngine, !none.adopt(contextLength: model.text.contextLength) {
+            throw UsageError("--max-model-len is needed: the model's config.json states no context length")
+        }
+        let api = context(server)
+        router.add(
+            .POST, "/v1/completions/render", RenderHandler(api: api, kind: .completions, isRenderServer: true))
+        router.add(
+            .POST, "/v1/chat/completions/render", RenderHandler(api: api, kind: .chat, isRenderServer: true))
+        router.add(.POST, "/tokenize", TokenizeHandler(api: api))
+        router.add(.POST, "/detokenize", DetokenizeHandler(api: api))
+        if let tokenizerInfo { router.add(.GET, "/tokenizer_info", tokenizerInfo) }
+    }
+
+    package func register(in router: inout Router, server: ServerContext) {
+        let api = context(server)
         router.add(.POST, "/v1/completions", .work, CompletionsHandler(api: api))
         router.add(.POST, "/v1/chat/completions", .work, ChatHandler(api: api))
         router.add(.POST, "/v1/chat/completions/batch", .work, BatchChatHandler(api: api))

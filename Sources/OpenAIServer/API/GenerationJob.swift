@@ -3,6 +3,7 @@ import EngineProtocol
 import JSONBytes
 import Metrics
 import NIOCore
+import Synchronization
 import Text
 
 /// What one engine output means for one sequence, after detokenisation and stop strings.
@@ -35,6 +36,10 @@ final class GeneratedSequence: RequestReceiver, @unchecked Sendable {
     var isFinished = false
     var completionTokens = 0
     var timeline = SequenceTimeline()
+    /// Prompt tokens that count as queued until the first output.
+    var queuedTokens = 0
+    /// Text so far; kept only for the log of outputs.
+    var loggedText: [UInt8] = []
     /// The last generated tokens, the current step included; kept only when logprobs are shown.
     private var recent: [Int32] = []
     /// Set while the job runs; cleared when it ends, so that late events find nobody and nothing is kept alive.
@@ -99,6 +104,8 @@ final class GenerationJob {
         let now = MonotonicClock.now()
         for (sequence, request) in zip(sequences, requests) {
             sequence.job = self
+            sequence.queuedTokens = request.promptTokenIDs.count
+            api.server.queuedTokens.add(sequence.queuedTokens, ordering: .relaxed)
             sequence.timeline.start(request, now: now)
             sequence.handle = api.server.engine.add(request, inbox: loopState, receiver: sequence)
         }
@@ -119,7 +126,15 @@ final class GenerationJob {
         }
     }
 
+    /// The engine has begun with it, or never will.
+    private func leaveQueue(_ sequence: GeneratedSequence) {
+        guard sequence.queuedTokens > 0 else { return }
+        api.server.queuedTokens.subtract(sequence.queuedTokens, ordering: .relaxed)
+        sequence.queuedTokens = 0
+    }
+
     private func handle(_ output: EngineCoreOutput, timestamp: Double, _ sequence: GeneratedSequence) {
+        leaveQueue(sequence)
         loopState.text.removeAll(keepingCapacity: true)
         let result = sequence.processor.process(output, into: &loopState.text)
         sequence.completionTokens += result.tokenCount
@@ -129,6 +144,14 @@ final class GenerationJob {
         if let stats = output.prefillStats, sequence.choiceIndex == 0 {
             usage.cachedTokens = (usage.cachedTokens ?? 0) + stats.numCachedTokens
             usage.createdCacheTokens = (usage.createdCacheTokens ?? 0) + stats.numCacheCreationTokens
+        }
+        if let log = api.outputLog {
+            sequence.loggedText.append(contentsOf: loopState.text)
+            if let finish = result.finish {
+                log.write(
+                    id: identity.id, text: sequence.loggedText, tokens: sequence.completionTokens,
+                    reason: finish.reason)
+            }
         }
         if let finish = result.finish {
             sequence.isFinished = true
@@ -187,6 +210,9 @@ final class GenerationJob {
     private func end() {
         ended = true
         response.onDisconnect = nil
-        for sequence in sequences { sequence.job = nil }
+        for sequence in sequences {
+            leaveQueue(sequence)
+            sequence.job = nil
+        }
     }
 }

@@ -13,6 +13,8 @@ struct ServedModel: Sendable {
     /// nil when the model has none: chat requests are refused.
     let chatTemplate: ChatTemplate?
     let parsers: ParserSelection
+    /// Sampling defaults of the model, with what the operator has replaced.
+    let generationDefaults: GenerationDefaults
     private let defaultTemplateVariables: JSONObject
 
     /// Loads everything but the weights.
@@ -28,6 +30,9 @@ struct ServedModel: Sendable {
             default: .folder(configuration.generationConfig)
             }
         text = try TextModel.load(folder: folder, generationConfig: source)
+        var defaults = text.generationDefaults
+        if let override = configuration.overrideGenerationConfig { try defaults.override(with: override) }
+        generationDefaults = defaults
         var format: ChatTemplate.ContentFormat?
         if configuration.chatTemplateContentFormat != "auto" {
             format = ChatTemplate.ContentFormat(rawValue: configuration.chatTemplateContentFormat)
@@ -47,7 +52,6 @@ struct ServedModel: Sendable {
     var eosTokenID: Int32? { text.eosTokenID }
     /// End tokens of generation_config.json beyond the first; engines get them as stop token ids.
     var extraEOSTokenIDs: [Int32] { text.extraEOSTokenIDs }
-    var generationDefaults: GenerationDefaults { text.generationDefaults }
 
     /// The text of one token as logprobs show it; "" for an incomplete character or an id outside the vocabulary.
     func tokenText(_ id: Int32) -> String { text.tokenText(id) }

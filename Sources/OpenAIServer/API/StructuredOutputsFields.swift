@@ -97,8 +97,11 @@ enum StructuredOutputsFields {
         let given = ["json", "regex", "choice", "grammar", "structural_tag"].count { !(object[$0]?.isNull ?? true) }
         let jsonObject = object["json_object"].flatMap(FieldReader.bool) == true
         guard given + (jsonObject ? 1 : 0) == 1 else {
+            // The Python server checks these three as fields of the request, the others later.
+            let early = ["json", "regex", "choice"].count { !(object[$0]?.isNull ?? true) }
             throw .badRequest(
-                "Structured outputs take exactly one of json, regex, choice, grammar, json_object and structural_tag.")
+                "Structured outputs take exactly one of json, regex, choice, grammar, json_object and structural_tag.",
+                param: early > 1 ? "structured_outputs" : nil)
         }
         if object["choice"]?.arrayValue?.isEmpty == true { throw .badRequest("choice cannot be an empty list") }
         if let pattern = object["regex"]?.stringValue {

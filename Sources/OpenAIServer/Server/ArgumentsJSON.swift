@@ -28,9 +28,9 @@ package struct ArgumentsJSON {
         "kv_sharing_fast_prefill", "enable_tower_connector_lora", "media_io_kwargs", "mm_processor_kwargs",
         "mm_processor_cache_gb", "mm_processor_cache_type", "mm_hasher_algorithm", "mm_tensor_ipc",
         "mm_processor_device", "mm_ipc_gpu_memory_gb", "default_mm_loras", "otlp_traces_endpoint",
-        "collect_detailed_traces", "max_num_queued_tokens", "trust_request_mm_kwargs", "tool_parser_plugin",
-        "tool_server", "log_config_file", "max_log_len", "enable_log_outputs", "enable_log_deltas", "tokens_only",
-        "enable_ssl_refresh", "middleware", "enable_offline_docs", "lora_modules", "override_generation_config",
+        "collect_detailed_traces", "trust_request_mm_kwargs", "tool_parser_plugin",
+        "tool_server", "log_config_file", "enable_log_deltas", "tokens_only",
+        "enable_ssl_refresh", "middleware", "enable_offline_docs", "lora_modules",
         "enable_per_request_metrics",
     ]
 
@@ -77,6 +77,7 @@ package struct ArgumentsJSON {
         // Other modes mean other tokenizer libraries, which give other ids.
         _ = try reader.choice("tokenizer_mode", of: ["auto", "hf", "slow"])
         try reader.string("generation_config").map { configuration.generationConfig = $0 }
+        configuration.overrideGenerationConfig = try reader.object("override_generation_config")
         try reader.int("max_logprobs", in: -1...1_000_000).map { configuration.maxLogprobs = $0 }
     }
 
@@ -136,6 +137,7 @@ package struct ArgumentsJSON {
             .map { configuration.limits.keepAliveTimeout = .seconds(Int64($0)) }
         try reader.seconds("sse_keep_alive_interval").map { configuration.sseKeepAliveInterval = $0 }
         configuration.maxUnfinishedRequests = try reader.int("max_num_queued_reqs", in: 0...1_000_000)
+        configuration.maxQueuedTokens = try reader.int("max_num_queued_tokens", in: 0...Int(Int32.max))
     }
 
     private mutating func readTLS(_ reader: ArgumentReader) throws(UsageError) {
@@ -160,6 +162,11 @@ package struct ArgumentsJSON {
         try reader.seconds("engine_ready_timeout_secs").map { configuration.engineReadyTimeout = $0 }
         try reader.seconds("shutdown_timeout").map { configuration.shutdownTimeout = $0 }
         try reader.bool("enable_log_requests").map { configuration.enableLogRequests = $0 }
+        try reader.bool("enable_log_outputs").map { configuration.enableLogOutputs = $0 }
+        if configuration.enableLogOutputs, !configuration.enableLogRequests {
+            throw UsageError("enable_log_outputs needs enable_log_requests")
+        }
+        configuration.maxLogLength = try reader.int("max_log_len", in: 0...1_000_000_000)
         try reader.bool("disable_log_stats").map { configuration.disableLogStats = $0 }
     }
 }

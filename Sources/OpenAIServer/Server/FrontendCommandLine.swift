@@ -64,6 +64,16 @@ package struct FrontendCommandLine: Equatable, Sendable {
         return .run(try FrontendCommandLine(values))
     }
 
+    /// What a supervisor would say to a frontend that has sockets and engines to itself.
+    init(serving serve: ServeCommandLine) {
+        listenDescriptor = -1
+        input = .address(serve.tcpAddress(port: 0))
+        output = input
+        engineCount = serve.engineCount
+        dataParallelSize = serve.engineCount
+        argumentsJSON = serve.argumentsJSON
+    }
+
     private init(_ values: [String: String]) throws(UsageError) {
         if values["--grpc-listen-fd"] != nil {
             throw UsageError("--grpc-listen-fd: the Swift frontend has no gRPC server; start vLLM without a gRPC port")

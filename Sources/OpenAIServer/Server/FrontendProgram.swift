@@ -7,10 +7,13 @@ import Metrics
 import NIOCore
 import NIOPosix
 import Synchronization
+import ZeroMQ
 
-/// `vllm-swift frontend` from its words to its exit code.
+/// `vllm-swift frontend`, `serve` and `render` from their words to their exit code.
 package struct FrontendProgram {
     private let commandLine: FrontendCommandLine
+    /// Nil for a frontend that a supervisor started.
+    private let serve: ServeCommandLine?
     private let configuration: ServerConfiguration
     private let environment: ServerEnvironment
     private let logger: Logger
@@ -21,12 +24,25 @@ package struct FrontendProgram {
     /// - Throws: what is wrong with the arguments; exit code 2.
     package init(_ commandLine: FrontendCommandLine, environment: ServerEnvironment, logger: Logger) throws(UsageError)
     {
+        try self.init(commandLine, serve: nil, environment: environment, logger: logger)
+    }
+
+    /// - Throws: what is wrong with the arguments; exit code 2.
+    package init(_ serve: ServeCommandLine, environment: ServerEnvironment, logger: Logger) throws(UsageError) {
+        try self.init(
+            FrontendCommandLine(serving: serve), serve: serve, environment: environment, logger: logger)
+    }
+
+    private init(
+        _ commandLine: FrontendCommandLine, serve: ServeCommandLine?, environment: ServerEnvironment, logger: Logger
+    ) throws(UsageError) {
         let arguments = try ArgumentsJSON(commandLine.argumentsJSON)
         for warning in arguments.warnings { logger.warning("\(warning)") }
         var configuration = arguments.configuration
         environment.apply(to: &configuration, keepAliveIsGiven: arguments.givesKeepAlive)
         self.configuration = configuration
         self.commandLine = commandLine
+        self.serve = serve
         self.environment = environment
         self.logger = logger
     }
@@ -50,7 +66,10 @@ package struct FrontendProgram {
         ResourceLimits.raiseOpenFiles(logger)
         let tls = try configuration.tls.map { TLSContextBox(try $0.makeContext()) }
 
-        let engine = try startEngineClient()
+        let client = serve?.command == .render ? nil : try startEngineClient()
+        let responder = try client.flatMap { try startHandshake($0.endpoints) }
+        defer { responder?.stop() }
+        let engine: any EngineConnection = client?.client ?? NoEngine(maxModelLength: serve?.maxModelLength)
         let loops = environment.eventLoopCount ?? Self.defaultEventLoopCount
         let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
         let pool = NIOThreadPool(numberOfThreads: Self.defaultEventLoopCount)
@@ -61,11 +80,11 @@ package struct FrontendProgram {
             modelName: configuration.servedModelNames[0],
             engineCount: commandLine.engineStartIndex + commandLine.engineCount, startTime: startTime,
             memory: metricMemory())
-        let watch = watchEngine(engine, metrics, group)
+        let watch = client.flatMap { watchEngine($0.client, metrics, group) }
         let context = ServerContext(
             configuration: configuration, engine: engine, metrics: metrics, group: group, startTime: startTime,
             watch: watch, startup: startup)
-        observe(engine, metrics, events, startup)
+        if let client { observe(client.client, metrics, events, startup) }
 
         var router = Router()
         ProbeRoutes.install(on: &router, context: context)
@@ -79,9 +98,10 @@ package struct FrontendProgram {
         UnsupportedRoutes.install(on: &router, context: context)
 
         if environment.listensWhenReady, let code = waitForEngines(engine, events) { return code }
+        defer { if let path = serve?.unixPath { unlink(path) } }
         let service = HTTPService(context: context, router: router, logger: logger)
         let listener = try HTTPListener.start(
-            on: .descriptor(commandLine.listenDescriptor), service: service, group: group, tls: tls)
+            on: target, service: service, group: group, tls: tls)
         logger.info(
             "listening on \(listener.localAddress?.shortDescription ?? "an inherited socket") with \(loops) event loops"
         )
@@ -123,7 +143,29 @@ package struct FrontendProgram {
     /// The same goes for tokenising long prompts: one thread per two cores keeps its tables in the cache.
     private static var defaultEventLoopCount: Int { max(1, min(4, System.coreCount / 2)) }
 
-    private func startEngineClient() throws -> EngineClient {
+    private var target: ListenTarget {
+        guard let serve else { return .descriptor(commandLine.listenDescriptor) }
+        return serve.unixPath.map { .unixSocket(path: $0) } ?? .address(host: serve.host, port: serve.port)
+    }
+
+    /// Waits on its own thread for the engines of `serve`; nil where a supervisor does that.
+    private func startHandshake(_ endpoints: (input: String, output: String)) throws -> HandshakeResponder? {
+        guard let serve else { return nil }
+        let responder = try HandshakeResponder(
+            address: serve.tcpAddress(port: serve.handshakePort),
+            initMessage: EngineInitMessage(inputs: [endpoints.input], outputs: [endpoints.output]),
+            engineCount: serve.engineCount, context: ZMQContext(), logger: logger)
+        try responder.start()
+        logger.info("engines dial in at \(responder.address); waiting for \(serve.engineCount)")
+        return responder
+    }
+
+    private struct StartedClient {
+        let client: EngineClient
+        let endpoints: (input: String, output: String)
+    }
+
+    private func startEngineClient() throws -> StartedClient {
         func endpoint(_ endpoint: FrontendCommandLine.Endpoint) -> EngineClientConfiguration.Endpoint {
             switch endpoint {
             case .descriptor(let descriptor): .listener(descriptor: descriptor)
@@ -142,7 +184,7 @@ package struct FrontendProgram {
         let client = try EngineClient(configuration: settings, logger: logger)
         let (input, output) = try client.start()
         if let descriptor = commandLine.addressDescriptor { report(input, output, to: descriptor) }
-        return client
+        return StartedClient(client: client, endpoints: (input, output))
     }
 
     /// Tells the supervisor where engines can reach this frontend.
@@ -204,7 +246,7 @@ package struct FrontendProgram {
 
     /// A frontend that takes over from another one shares its socket: it must not accept what it cannot answer yet.
     /// - Returns: the exit code if that moment will not come.
-    private func waitForEngines(_ engine: EngineClient, _ events: SignalPipe) -> Int32? {
+    private func waitForEngines(_ engine: any EngineConnection, _ events: SignalPipe) -> Int32? {
         while true {
             switch engine.state {
             case .ready: return nil
@@ -226,7 +268,7 @@ package struct FrontendProgram {
     /// - Parameter accepting: new connections are still taken, and their requests refused with 503; otherwise somebody
     ///   else takes them, or nobody.
     private func shutDown(
-        _ context: ServerContext, _ listener: HTTPListener, _ engine: EngineClient, _ events: SignalPipe,
+        _ context: ServerContext, _ listener: HTTPListener, _ engine: any EngineConnection, _ events: SignalPipe,
         patience: Double, accepting: Bool
     ) {
         let limit = patience.isFinite ? ", waiting up to \(patience) s" : ""
@@ -240,6 +282,7 @@ package struct FrontendProgram {
         context.endRunningRequests()
         // Time for the last bytes to leave; a client that does not take them is not waited for longer.
         wait(seconds: 3) { context.openConnections() == 0 }
+        guard let engine = engine as? EngineClient else { return }
         engine.shutdown(drainTimeout: .zero) { events.post(.wakeUp) }
         wait(seconds: 2, events) { engine.state == .closed }
     }

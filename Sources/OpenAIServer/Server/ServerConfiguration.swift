@@ -11,6 +11,8 @@ package struct ServerConfiguration: Sendable {
     package var servedModelNames: [String]
     package var tokenizer: String?
     package var generationConfig = "auto"
+    /// `override_generation_config`: wins over the model's `generation_config.json`.
+    package var overrideGenerationConfig: JSONObject?
     package var maxLogprobs = 20
 
     // Chat
@@ -53,6 +55,9 @@ package struct ServerConfiguration: Sendable {
     package var sseKeepAliveInterval = 0.0
     /// `max_num_queued_reqs`: unfinished requests (waiting or running) after which new ones get 503; nil = no limit.
     package var maxUnfinishedRequests: Int?
+    /// `max_num_queued_tokens`: prompt tokens of requests without output yet, after which new ones get 503; nil = no
+    /// limit. A request that is longer than that alone is still taken when nothing waits.
+    package var maxQueuedTokens: Int?
 
     // Life
     package var engineReadyTimeout = 600.0
@@ -60,6 +65,10 @@ package struct ServerConfiguration: Sendable {
     package var shutdownTimeout = 0.0
     /// One log line when a request that makes an engine work arrives; every end has its line anyway.
     package var enableLogRequests = false
+    /// One log line with the text of every finished answer.
+    package var enableLogOutputs = false
+    /// `max_log_len`: characters of it that are shown; nil = all.
+    package var maxLogLength: Int?
     package var disableLogStats = false
 
     // Environment

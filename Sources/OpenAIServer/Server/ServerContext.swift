@@ -12,6 +12,8 @@ package final class ServerContext: Sendable {
     /// Nil = hung engines are not looked for.
     package let watch: EngineWatch?
     package let startup: StartupTimeline
+    /// Prompt tokens of requests that have produced nothing yet.
+    package let queuedTokens = Atomic<Int>(0)
     /// Unix seconds; `created` of the model cards.
     package let startTime: Double
     private let loops: [(id: ObjectIdentifier, state: LoopState)]

@@ -1,3 +1,4 @@
+import EngineHandshake
 import EngineProtocol
 import Logging
 import ZeroMQ
@@ -6,18 +7,17 @@ import ZeroMQ
 /// ready. vLLM closes it then; here engines that were started with `--control` stay connected.
 package final class HandshakeServer {
     /// `ipc://path` or `tcp://host:port`, for the engines' command line.
-    package let address: String
-    private let socket: ZMQSocket
+    package var address: String { socket.address }
+    private let socket: HandshakeSocket
     /// Readable once after something has changed, as libzmq does it.
-    package let descriptor: Int32
+    package var descriptor: Int32 { socket.descriptor }
     private let loop: EventLoop
     private let logger: Logger
-    private var initMessage: [UInt8]
     private var violation: String? {
         didSet { if let violation { onViolation?(violation) } }
     }
     private var recheck: EventLoop.TimerID?
-    package private(set) var state: HandshakeState
+    package var state: HandshakeState { socket.state }
     /// Called with what ready engines say.
     package var onEvent: ((_ rank: Int, EngineControlEvent) -> Void)?
     /// Called when an engine has loaded the model, and when one broke the protocol. `run` looks by itself.
@@ -30,18 +30,11 @@ package final class HandshakeServer {
     ) throws {
         self.loop = loop
         self.logger = logger
-        self.initMessage = initMessage.encode()
-        state = HandshakeState(ranks: ranks, localRanks: localRanks, remoteAreHeadless: remoteAreHeadless)
         do {
-            socket = try ZMQSocket(.router, context: context)
-            try socket.setLinger(milliseconds: 0)
-            try socket.setMaximumMessageSize(bytes: 1 << 20)
-            // A restarted engine has the identity of the dead one, whose connection may not be gone yet.
-            try socket.setRouterHandover(true)
-            if address.hasPrefix("tcp://[") { try socket.setIPv6(true) }
-            try socket.bind(address)
-            self.address = try socket.lastEndpoint()
-            descriptor = try socket.eventDescriptor()
+            socket = try HandshakeSocket(
+                address: address, initMessage: initMessage,
+                state: HandshakeState(ranks: ranks, localRanks: localRanks, remoteAreHeadless: remoteAreHeadless),
+                context: context)
         } catch {
             throw SupervisionError(.failure, "handshake socket: \(error)")
         }
@@ -61,7 +54,7 @@ package final class HandshakeServer {
 
     private func drain() {
         do {
-            while !socket.isClosed, let frames = try socket.receiveFrames() { try handle(frames) }
+            while !socket.isClosed, let frames = try socket.receive() { try handle(frames) }
         } catch {
             violation = violation ?? "handshake socket: \(error)"
         }
@@ -69,7 +62,7 @@ package final class HandshakeServer {
 
     /// Tells a ready engine something. An engine that is gone does not hear it.
     package func send(_ command: EngineControlCommand, toRank rank: Int) throws(ZMQError) {
-        try socket.send(frames: [EngineIdentity.encode(rank: rank), command.encode()])
+        try socket.socket.send(frames: [EngineIdentity.encode(rank: rank), command.encode()])
         // libzmq's descriptor announces a change once, and sending takes that announcement: without another look, what
         // has just arrived would stay unread for ever.
         loop.cancel(recheck)
@@ -79,8 +72,7 @@ package final class HandshakeServer {
     /// Another process with this rank will connect, and gets this INIT.
     package func expectAgain(rank: Int, initMessage: EngineInitMessage) {
         violation = nil
-        state.expectAgain(rank: rank)
-        self.initMessage = initMessage.encode()
+        socket.expectAgain(rank: rank, initMessage: initMessage)
     }
 
     /// Whether the message was one.
@@ -95,32 +87,12 @@ package final class HandshakeServer {
     private func handle(_ frames: [[UInt8]]) throws(ZMQError) {
         if handleEvent(frames) { return }
         guard violation == nil else { return }
-        guard frames.count == 2 else {
-            violation = "a handshake message has \(frames.count) frames instead of 2"
-            return
-        }
-        let message: EngineHandshakeMessage
-        do {
-            message = try frames[1].withUnsafeBytes { bytes in try EngineHandshakeMessage(decoding: bytes) }
-        } catch {
-            violation = "an engine sent something that is not a handshake message: \(error)"
-            return
-        }
-        do {
-            switch try state.receive(identity: frames[0], message) {
-            case .sendInit(let rank):
-                logger.debug("HELLO from engine \(rank)")
-                try socket.send(frames: [frames[0], initMessage])
-            case .engineReady(let rank):
-                logger.debug("READY from engine \(rank)")
-                onReady?(rank)
-            }
-        } catch let error as HandshakeState.Violation {
-            violation = error.description
-        } catch let error as ZMQError {
-            throw error
-        } catch {
-            violation = "\(error)"
+        switch try socket.handle(frames) {
+        case .hello(let rank): logger.debug("HELLO from engine \(rank)")
+        case .ready(let rank):
+            logger.debug("READY from engine \(rank)")
+            onReady?(rank)
+        case .violation(let text): violation = text
         }
     }
 

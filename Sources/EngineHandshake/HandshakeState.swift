@@ -1,6 +1,6 @@
 import EngineProtocol
 
-/// Start-up of a group of engines as the supervisor sees it: HELLO → INIT → READY for each. No I/O.
+/// Start-up of a group of engines as their host sees it: HELLO → INIT → READY for each. No I/O.
 package struct HandshakeState {
     package enum Phase: Equatable, Sendable { case awaitingHello, awaitingReady, ready }
 
@@ -10,7 +10,7 @@ package struct HandshakeState {
         case engineReady(rank: Int)
     }
 
-    /// A violation of the protocol; every one is fatal for the start-up.
+    /// A violation of the protocol.
     package struct Violation: Error, Equatable, CustomStringConvertible {
         package let description: String
     }
@@ -18,6 +18,7 @@ package struct HandshakeState {
     private let firstRank: Int
     private let localRanks: Range<Int>
     private let remoteAreHeadless: Bool
+    private let mayReturn: Bool
     private var phases: [Phase]
     private var instances: [String?]
     package private(set) var parallelConfigHash: String?
@@ -26,10 +27,12 @@ package struct HandshakeState {
     ///   - ranks: that are expected.
     ///   - localRanks: those of them that are started here.
     ///   - remoteAreHeadless: the others have no frontends of their own.
-    package init(ranks: Range<Int>, localRanks: Range<Int>, remoteAreHeadless: Bool = true) {
+    ///   - mayReturn: engines that others start, anywhere; one that is started again may connect again.
+    package init(ranks: Range<Int>, localRanks: Range<Int>, remoteAreHeadless: Bool = true, mayReturn: Bool = false) {
         firstRank = ranks.lowerBound
         self.localRanks = localRanks
         self.remoteAreHeadless = remoteAreHeadless
+        self.mayReturn = mayReturn
         phases = Array(repeating: .awaitingHello, count: ranks.count)
         instances = Array(repeating: nil, count: ranks.count)
     }
@@ -87,6 +90,9 @@ package struct HandshakeState {
         }
         let index = rank - firstRank
         switch (phases[index], message.status) {
+        case (_, .hello) where mayReturn:
+            phases[index] = .awaitingReady
+            return .sendInit(rank: rank)
         case (.awaitingHello, .hello):
             try checkOrigin(rank, message)
             phases[index] = .awaitingReady
