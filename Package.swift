@@ -48,7 +48,9 @@ let package = Package(
 
         .target(
             name: "Measurement",
-            dependencies: ["JSONBytes", "Supervision", nioCore, nioPosix, argumentParser], swiftSettings: settings),
+            dependencies: [
+                "CProcessShims", "JSONBytes", "Supervision", "Tokenization", nioCore, nioPosix, argumentParser,
+            ], swiftSettings: settings),
 
         // Both sides.
         .target(name: "EngineHandshake", dependencies: ["EngineProtocol", "ZeroMQ"], swiftSettings: settings),

@@ -1,3 +1,15 @@
+import ArgumentParser
+import Measurement
 import Supervision
 
-VLLMEngineCommand.runMain(Array(CommandLine.arguments.dropFirst()))
+/// The `vllm-engine` program.
+struct VLLMEngine: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "vllm-engine",
+        abstract: VLLMEngineCommand.configuration.abstract,
+        version: VLLMEngineCommand.configuration.version,
+        subcommands: VLLMEngineCommand.configuration.subcommands + [ABCommand.self, BenchCommand.self],
+        defaultSubcommand: ServeCommand.self)
+}
+
+VLLMEngine.runProgram(Array(CommandLine.arguments.dropFirst()))

@@ -30,6 +30,8 @@ package struct ServeCommand: ParsableCommand {
               status                    show the state of a running service, also as JSON
               swap                      put another frontend in place of the running one, without a failed request
               drain                     finish the open requests of a running service, then stop it
+              ab                        compare frontends on the same engine: latency, CPU, memory, answers
+              bench                     measure one server
             """)
 
     @Argument(help: ArgumentHelp("Model folder, or `mock`; default: the embedded model.", valueName: "model"))
@@ -204,7 +206,7 @@ extension FrontendContract {
     }
 }
 
-/// The `vllm-engine` program.
+/// The commands of `vllm-engine` that serve. The program adds those that measure.
 package struct VLLMEngineCommand: ParsableCommand {
     package static let configuration = CommandConfiguration(
         commandName: "vllm-engine",
@@ -216,9 +218,11 @@ package struct VLLMEngineCommand: ParsableCommand {
         defaultSubcommand: ServeCommand.self)
 
     package init() {}
+}
 
+extension ParsableCommand {
     /// Runs the command line and ends the process.
-    package static func runMain(_ arguments: [String]) -> Never {
+    package static func runProgram(_ arguments: [String]) -> Never {
         do {
             var command = try parseAsRoot(withImpliedCommand(ArgumentNormalizer.normalize(arguments)))
             try command.run()
@@ -233,7 +237,7 @@ package struct VLLMEngineCommand: ParsableCommand {
 
     /// So that `vllm-engine --help` shows the options of `serve`.
     private static func withImpliedCommand(_ arguments: [String]) -> [String] {
-        let own = ["serve", "status", "drain", "swap", "dp-coordinator", "help", "--version"]
+        let own = configuration.subcommands.compactMap { $0.configuration.commandName } + ["help", "--version"]
         return arguments.first.map(own.contains) == true ? arguments : ["serve"] + arguments
     }
 }

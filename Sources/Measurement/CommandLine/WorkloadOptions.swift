@@ -1,0 +1,284 @@
+import ArgumentParser
+import JSONBytes
+import Supervision
+
+/// What requests are like and how they are offered: the same options for `ab` and `bench`, named as in `vllm bench serve`
+/// where that has them.
+struct WorkloadOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Where to start from; the options below change it.", valueName: "name"))
+    var workload: String?
+
+    @Option(help: "Which endpoint is asked.")
+    var endpointKind: EndpointKind?
+
+    @Option(help: ArgumentHelp("Requests of each block.", valueName: "n"))
+    var numPrompts: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Open loop: requests per second, or inf for all at once. Several, by commas, are a sweep.",
+            valueName: "r"))
+    var requestRate: RateList?
+
+    @Option(help: ArgumentHelp("1 = Poisson, below burstier, above more even; inf = constant gaps.", valueName: "b"))
+    var burstiness: Rate?
+
+    @Option(help: "The rate grows over the block: linear.")
+    var rampUpStrategy: RampStrategy?
+
+    @Option(help: ArgumentHelp("First rate of the ramp.", valueName: "r"))
+    var rampUpStartRps: Double?
+
+    @Option(help: ArgumentHelp("Last rate of the ramp.", valueName: "r"))
+    var rampUpEndRps: Double?
+
+    @Option(
+        help: ArgumentHelp(
+            "Most requests at a time. Without --request-rate a closed loop; several, by commas, are a sweep.",
+            valueName: "n"))
+    var maxConcurrency: CountList?
+
+    @Option(
+        help:
+            "random: made-up words; custom: JSON lines; sharegpt: a ShareGPT file; timed_trace: JSON lines with times.")
+    var datasetName: DatasetName = .random
+
+    @Option(help: ArgumentHelp("File of the data set.", valueName: "path"))
+    var datasetPath: String?
+
+    @Option(help: ArgumentHelp("Tokens of each made-up prompt.", valueName: "n"))
+    var randomInputLen: Int?
+
+    @Option(help: ArgumentHelp("Tokens of each answer.", valueName: "n"))
+    var randomOutputLen: Int?
+
+    @Option(help: ArgumentHelp("Tokens that all made-up prompts begin with.", valueName: "n"))
+    var randomPrefixLen = 0
+
+    @Option(help: ArgumentHelp("Answer length for data sets, in place of the file's.", valueName: "n"))
+    var customOutputLen: Int?
+
+    @Flag(help: "Prompts are token ids (completions only).")
+    var tokenIds = false
+
+    @Flag(help: "Ask for whole answers instead of streams.")
+    var noStream = false
+
+    @Flag(help: "Have the token ids in each chunk, which tells how many tokens were merged into it.")
+    var returnTokenIds = false
+
+    @Option(help: ArgumentHelp("Sampling temperature.", valueName: "t"))
+    var temperature: Double?
+
+    @Option(help: ArgumentHelp("Members to add to every request body.", valueName: "json"))
+    var extraBody: JSONOption?
+
+    @Option(
+        help: ArgumentHelp(
+            "Folder with the tokenizer that lengths are counted with; default: the model's.", valueName: "path"))
+    var tokenizer: String?
+
+    @Option(help: ArgumentHelp("Decides prompts, order and times.", valueName: "n"))
+    var seed: UInt64 = 0
+
+    @Option(help: ArgumentHelp("Requests before the measurement starts, for each arm.", valueName: "n"))
+    var numWarmups: Int?
+
+    @Option(
+        parsing: .upToNextOption,
+        help: ArgumentHelp(
+            "Service level for goodput, such as ttft:200 tpot:50 e2el:3000 (ms).", valueName: "metric:ms"))
+    var goodput: [GoodputLevel] = []
+
+    @Option(help: ArgumentHelp("Gaps above count as stalls.", valueName: "ms"))
+    var stallMs = 50.0
+
+    @Option(
+        help: ArgumentHelp("The run is void if the client's p99 of lateness is above.", valueName: "ms"))
+    var latenessLimitMs = 1.0
+
+    @Option(
+        help: ArgumentHelp(
+            "A block is dropped if this part of all CPUs or more was stolen, or used by others.", valueName: "0…1"))
+    var noiseLimit = 0.25
+
+    @Option(help: ArgumentHelp("A request fails when nothing has come for this long.", valueName: "s"))
+    var silenceTimeout = 60.0
+
+    mutating func validate() throws {
+        if let workload, Workload.presets.first(where: { $0.name == workload }) == nil {
+            throw ValidationError(
+                "--workload \(workload): known are " + Workload.presets.map(\.name).joined(separator: ", "))
+        }
+        for (name, value) in [
+            ("--num-prompts", numPrompts), ("--random-input-len", randomInputLen),
+            ("--random-output-len", randomOutputLen), ("--custom-output-len", customOutputLen),
+        ] {
+            if let value, !(1...10_000_000).contains(value) { throw ValidationError("\(name) must be at least 1") }
+        }
+        if (datasetName == .random) != (datasetPath == nil) {
+            throw ValidationError("--dataset-path belongs to --dataset-name custom, sharegpt or timed_trace")
+        }
+        if rampUpStrategy != nil {
+            guard let first = rampUpStartRps, let last = rampUpEndRps, first > 0, last > 0 else {
+                throw ValidationError("--ramp-up-strategy needs --ramp-up-start-rps and --ramp-up-end-rps above 0")
+            }
+            if requestRate != nil { throw ValidationError("--ramp-up-strategy takes the place of --request-rate") }
+        } else if rampUpStartRps != nil || rampUpEndRps != nil {
+            throw ValidationError("--ramp-up-start-rps and --ramp-up-end-rps need --ramp-up-strategy")
+        }
+        if burstiness != nil, requestRate == nil { throw ValidationError("--burstiness needs --request-rate") }
+        if (requestRate?.values.count ?? 1) > 1, (maxConcurrency?.values.count ?? 1) > 1 {
+            throw ValidationError("one sweep at a time: give several rates or several concurrencies")
+        }
+        if requestRate != nil, (maxConcurrency?.values.count ?? 1) > 1 {
+            throw ValidationError("with --request-rate, --max-concurrency is one number")
+        }
+        if !(0...1).contains(noiseLimit) { throw ValidationError("--noise-limit must be from 0 to 1") }
+        for (name, value) in [
+            ("--stall-ms", stallMs), ("--lateness-limit-ms", latenessLimitMs), ("--silence-timeout", silenceTimeout),
+        ] where !(value > 0 && value < 1e6) { throw ValidationError("\(name) must be above 0") }
+    }
+
+    /// - Parameter fallback: the preset without `--workload`.
+    func preset(fallback: String) -> Workload.Preset {
+        let name = workload ?? fallback
+        return Workload.presets.first { $0.name == name } ?? Workload.presets[0]
+    }
+
+    var rules: RunRules {
+        RunRules(
+            latenessLimit: Nanoseconds(latenessLimitMs * 1e6), noiseLimit: noiseLimit,
+            stallThreshold: Nanoseconds(stallMs * 1e6),
+            goodput: Dictionary(goodput.map { ($0.metric, $0.milliseconds) }, uniquingKeysWith: { $1 }))
+    }
+
+    /// What is offered: one point, or the points of a sweep.
+    func loads(_ preset: Workload.Preset) -> [LoadPoint] {
+        if let first = rampUpStartRps, let last = rampUpEndRps { return [.ramp(from: first, to: last)] }
+        if let requestRate {
+            return requestRate.values.map { rate in
+                if rate.isInfinite { return maxConcurrency.map { .concurrency($0.values[0]) } ?? .trace }
+                guard let burstiness = burstiness?.value else { return .poisson(rate: rate) }
+                if burstiness.isInfinite { return .constant(rate: rate) }
+                return burstiness == 1 ? .poisson(rate: rate) : .gamma(rate: rate, burstiness: burstiness)
+            }
+        }
+        if datasetName == .timedTrace { return [.trace] }
+        if let maxConcurrency { return maxConcurrency.values.map { .concurrency($0) } }
+        return [preset.load]
+    }
+
+    /// Requests of a block at each load: enough to keep every stream busy.
+    func requestCounts(_ preset: Workload.Preset, loads: [LoadPoint], items: Int) -> [Int] {
+        loads.map { load in
+            if let numPrompts { return numPrompts }
+            if datasetName == .timedTrace { return items }
+            guard let streams = load.concurrency else { return preset.requests }
+            let usual = preset.load.concurrency ?? streams
+            // As many turns for each stream as the preset has, down to the whole of a preset with few streams.
+            return max(preset.requests / max(usual, 1) * streams, min(preset.requests, streams))
+        }
+    }
+
+    func makeWorkload(_ preset: Workload.Preset, maker: PromptMaker, count: Int) throws -> Workload {
+        let ids = tokenIds || (preset.usesIDs && datasetName == .random && endpointKind != .chat)
+        let endpoint = endpointKind?.endpoint ?? (ids ? .completions : preset.endpoint)
+        if ids, endpoint == .chat { throw WorkloadError("--token-ids needs --endpoint-kind completions") }
+        var items: [Workload.Item] = []
+        let input = randomInputLen ?? preset.inputTokens
+        let output = randomOutputLen ?? preset.outputTokens
+        var summary = preset.summary
+        switch datasetName {
+        case .random:
+            summary += ", \(input) in, \(output) out"
+            // Few enough to be made quickly, enough not to be served from a cache.
+            let distinct = min(count, max(16, 2_000_000 / max(input, 1)))
+            let prefix = randomPrefixLen > 0 ? maker.text(tokens: randomPrefixLen, seed: seed ^ 0xBEE5) + " " : ""
+            let prefixIDs = randomPrefixLen > 0 ? maker.ids(tokens: randomPrefixLen, seed: seed ^ 0xBEE5) : []
+            items = (0..<distinct).map { index in
+                let key = seed &* 1_000_003 &+ UInt64(index)
+                return Workload.Item(
+                    prompt: ids
+                        ? .ids(prefixIDs + maker.ids(tokens: input, seed: key))
+                        : .text(prefix + maker.text(tokens: input, seed: key)),
+                    outputTokens: output)
+            }
+        case .custom, .timedTrace:
+            items = try Datasets.lines(
+                path: datasetPath ?? "", limit: numPrompts ?? .max, outputTokens: customOutputLen, maker: maker,
+                seed: seed)
+            if datasetName == .timedTrace, items.contains(where: { $0.arrival == nil }) {
+                throw WorkloadError("\(datasetPath ?? ""): every line of a timed trace needs a timestamp")
+            }
+            summary = "\(items.count) prompts of \(datasetPath ?? "")"
+        case .sharegpt:
+            items = try Datasets.shareGPT(
+                path: datasetPath ?? "", limit: numPrompts ?? count, outputTokens: customOutputLen, maker: maker)
+            summary = "\(items.count) prompts of \(datasetPath ?? "")"
+        }
+        return Workload(
+            name: workload ?? (datasetName == .random ? preset.name : datasetName.rawValue), summary: summary,
+            endpoint: endpoint, streaming: !noStream && preset.streaming, items: items, temperature: temperature ?? 0,
+            ignoresEOS: datasetName == .random, asksForTokenIDs: returnTokenIds,
+            extraBody: extraBody?.value.objectValue ?? JSONObject())
+    }
+}
+
+enum EndpointKind: String, ExpressibleByArgument, CaseIterable {
+    case chat, completions
+    var endpoint: Workload.Endpoint { self == .chat ? .chat : .completions }
+}
+
+enum RampStrategy: String, ExpressibleByArgument, CaseIterable { case linear }
+
+enum DatasetName: String, ExpressibleByArgument, CaseIterable {
+    case random, custom, sharegpt
+    case timedTrace = "timed_trace"
+}
+
+/// A positive number, or `inf`.
+struct Rate: ExpressibleByArgument {
+    let value: Double
+
+    init?(argument: String) {
+        guard let value = argument == "inf" ? .infinity : Double(argument), value > 0, !value.isNaN else { return nil }
+        self.value = value
+    }
+}
+
+struct RateList: ExpressibleByArgument {
+    let values: [Double]
+
+    init?(argument: String) {
+        let rates = argument.split(separator: ",").map { Rate(argument: String($0)) }
+        guard !rates.isEmpty, rates.allSatisfy({ $0 != nil }) else { return nil }
+        values = rates.compactMap { $0?.value }
+        if values.count > 1, values.contains(.infinity) { return nil }
+    }
+}
+
+struct CountList: ExpressibleByArgument {
+    let values: [Int]
+
+    init?(argument: String) {
+        values = argument.split(separator: ",").compactMap { Int($0) }.filter { (1...100_000).contains($0) }
+        guard !values.isEmpty, values.count == argument.split(separator: ",").count else { return nil }
+    }
+}
+
+/// `ttft:200`
+struct GoodputLevel: ExpressibleByArgument {
+    let metric: String
+    let milliseconds: Double
+
+    init?(argument: String) {
+        let parts = argument.split(separator: ":")
+        guard parts.count == 2, ["ttft", "tpot", "e2el"].contains(parts[0]), let value = Double(parts[1]), value > 0
+        else {
+            return nil
+        }
+        metric = String(parts[0])
+        milliseconds = value
+    }
+}
