@@ -8,7 +8,9 @@ struct VLLMEngine: ParsableCommand {
         commandName: "vllm-engine",
         abstract: VLLMEngineCommand.configuration.abstract,
         version: VLLMEngineCommand.configuration.version,
-        subcommands: VLLMEngineCommand.configuration.subcommands + [ABCommand.self, BenchCommand.self],
+        subcommands: VLLMEngineCommand.configuration.subcommands + [
+            ABCommand.self, BenchCommand.self, ReportCommand.self,
+        ],
         defaultSubcommand: ServeCommand.self)
 }
 

@@ -14,6 +14,9 @@ struct OutputOptions: ParsableArguments {
             valueName: "path"))
     var records: String?
 
+    @Option(help: ArgumentHelp("Write a page with tables and figures, one HTML file.", valueName: "path"))
+    var html: String?
+
     @Flag(help: "Show every metric instead of the important ones.")
     var allMetrics = false
 
@@ -45,6 +48,7 @@ struct OutputOptions: ParsableArguments {
                 Array(TerminalReport(report, colour: output.isTerminal, everyMetric: allMetrics).text.utf8))
         }
         if let json { try writeFile(json) { try $0(Array(JSONReport(report).text.utf8)) } }
+        if let html { try writeFile(html) { try $0(Array(HTMLReport(report).text.utf8)) } }
         if let records { try writeFile(records) { try RawRecords.write(run, to: $0) } }
         var failed = report.isVoid
         for rule in failIf {

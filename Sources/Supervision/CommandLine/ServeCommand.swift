@@ -32,6 +32,7 @@ package struct ServeCommand: ParsableCommand {
               drain                     finish the open requests of a running service, then stop it
               ab                        compare frontends on the same engine: latency, CPU, memory, answers
               bench                     measure one server
+              report                    compute the report of such a run again from its records
             """)
 
     @Argument(help: ArgumentHelp("Model folder, or `mock`; default: the embedded model.", valueName: "model"))
