@@ -137,7 +137,8 @@ import Testing
              "max_logprobs":5,"response_role":"bot","tool_call_parser":"hermes","reasoning_parser":"qwen3",
              "sse_keep_alive_interval":2.5,"shutdown_timeout":30,"max_num_queued_reqs":7,"enable_scale_out":true,
              "disable_access_log_for_endpoints":"/a,/b","structured_outputs_config":{"backend":"xgrammar","x":1},
-             "default_chat_template_kwargs":{"enable_thinking":false},"ssl_certfile":"c.pem","ssl_cert_reqs":2}
+             "default_chat_template_kwargs":{"enable_thinking":false},"ssl_certfile":"c.pem","ssl_cert_reqs":2,
+             "ssl_ca_certs":"ca.pem","ssl_ciphers":"ECDHE","enable_ssl_refresh":true}
             """)
         #expect(c.servedModelNames == ["a", "b"])
         #expect(c.apiKeys == ["k"])
@@ -158,6 +159,7 @@ import Testing
         #expect(c.defaultChatTemplateKwargs?["enable_thinking"] == .bool(false))
         #expect(c.tls?.keyFile == "c.pem")
         #expect(c.tls?.clientCertificates == .required)
+        #expect(c.tls?.authoritiesFile == "ca.pem" && c.tls?.ciphers == "ECDHE" && c.tls?.refreshes == true)
     }
 
     @Test func rejectedKeysAreListedSorted() {
@@ -202,6 +204,8 @@ import Testing
         (#"{"model_tag":"m","enable_log_outputs":true}"#, "needs enable_log_requests"),
         (#"{"model_tag":"m","max_num_queued_tokens":-1}"#, "`max_num_queued_tokens` must be an integer"),
         (#"{"model_tag":"m","override_generation_config":[]}"#, "`override_generation_config` must be an object"),
+        (#"{"model_tag":"m","enable_ssl_refresh":true}"#, "ssl_certfile is needed"),
+        (#"{"model_tag":"m","ssl_certfile":"c","ssl_cert_reqs":1}"#, "ssl_cert_reqs 1 needs ssl_ca_certs"),
     ])
     func wrongTypesAreExplained(_ json: String, _ expected: String) {
         #expect(message(json).contains(expected))

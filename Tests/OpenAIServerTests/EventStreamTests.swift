@@ -217,4 +217,25 @@ import Testing
         #expect(refused.headers.first(name: "retry-after") == "1")
         #expect(refused.headers.first(name: "connection") == "close")
     }
+
+    /// A successor has the socket: what is connected here is answered once more, and nothing is cut.
+    @Test func leavingAnswersEveryOpenConnectionOnce() throws {
+        let fresh = try WireConnection()
+        defer { fresh.close() }
+        let used = try WireConnection()
+        defer { used.close() }
+        #expect(try used.post("/echo", "x").status == 200)
+        for wire in [fresh, used] {
+            wire.context.startLeaving()
+            wire.loop.run()
+            #expect(wire.isOpen)
+            let answer = try wire.post("/echo", "y")
+            #expect(answer.status == 200 && answer.headers.first(name: "connection") == "close")
+            #expect(!wire.isOpen)
+        }
+        let silent = try WireConnection()
+        silent.context.startLeaving()
+        silent.loop.advanceTime(by: .seconds(6))
+        #expect(!silent.isOpen)
+    }
 }

@@ -136,6 +136,36 @@ import Testing
         rmdir(directory)
     }
 
+    @Test(
+        arguments: [
+            ("ECDHE-RSA-AES256-GCM-SHA384", [.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]),
+            (
+                "ECDHE+AESGCM:!aNULL:-AES128",
+                [.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, .TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384]
+            ),
+            (
+                "kRSA, !SHA +AES128",
+                [.TLS_RSA_WITH_AES_256_GCM_SHA384, .TLS_RSA_WITH_AES_128_GCM_SHA256]
+            ),
+            ("CHACHA20:@STRENGTH:!ECDSA", [.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256]),
+        ] as [(String, [NIOTLSCipher])])
+    func cipherLists(text: String, ciphers: [NIOTLSCipher]) throws {
+        #expect(try TLSCipherList(text).ciphers == ciphers)
+    }
+
+    @Test func everyKnownCipherIsUsable() throws {
+        var configuration = TLSConfiguration.makeClientConfiguration()
+        for cipher in try TLSCipherList("ALL").ciphers {
+            configuration.cipherSuiteValues = [cipher]
+            #expect(throws: Never.self) { try NIOSSLContext(configuration: configuration) }
+        }
+    }
+
+    @Test(arguments: ["", "BOGUS", "HIGH:!ALL", "!ALL:HIGH", "aNULL", "ECDHE+RC5"])
+    func uselessCipherListsAreErrors(text: String) {
+        #expect(throws: ServerSetupError.self) { try TLSCipherList(text) }
+    }
+
     @Test func unusableCertificateNamesItsOptionAndFile() {
         let error = #expect(throws: ServerSetupError.self) {
             try TLSSettings(certificateFile: "/nonexistent/x.pem", keyFile: "/nonexistent/x.pem").makeContext()

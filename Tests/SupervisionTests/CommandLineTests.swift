@@ -110,7 +110,11 @@ import Testing
         (["/no/such/model"], "model folder /no/such/model does not exist"),
         (["mock", "--tokenizer", "/t", "--data-parallel-size", "0"], "--data-parallel-size must be from 1 to 65536"),
         (["mock", "--tokenizer", "/t", "--max-num-seqs", "0"], "--max-num-seqs must be at least 1"),
-        (["mock", "--tokenizer", "/t", "--ssl-keyfile", "k"], "--ssl-keyfile and --ssl-ca-certs need --ssl-certfile"),
+        (["mock", "--tokenizer", "/t", "--ssl-keyfile", "k"], "--enable-ssl-refresh need --ssl-certfile"),
+        (
+            ["mock", "--tokenizer", "/t", "--ssl-certfile", "c", "--ssl-cert-reqs", "2"],
+            "--ssl-cert-reqs 2 needs --ssl-ca-certs"
+        ),
         (["mock", "--tokenizer", "/t", "--frontend-version", "0.9"], "--frontend-version: 0.9 is not a vLLM release"),
         (["mock", "--tokenizer", "/t", "--frontend", "rust"], "/bin/true does not look like a frontend"),
         (["mock", "--tokenizer", "/t", "--frontend", "python"], "--frontend python takes --python"),

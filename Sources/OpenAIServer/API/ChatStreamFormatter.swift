@@ -8,7 +8,7 @@ import Text
 /// `POST /v1/chat/completions` with `stream`.
 final class ChatStreamFormatter: GenerationFormatter {
     private let view: ChatView
-    private let head: [UInt8]
+    private let frame: StreamFrame
     /// What stands in front of the text of a chunk of the first choice that carries nothing else; nil if there are no
     /// such chunks.
     private let plainHead: [UInt8]?
@@ -18,16 +18,10 @@ final class ChatStreamFormatter: GenerationFormatter {
     init(view: ChatView, parsers: [(any OutputParser)?]) {
         self.view = view
         states = parsers.map(ChatChoiceState.init)
-        var head: [UInt8] = []
-        head.appendLiteral("data: {\"id\":")
-        head.appendJSONString(view.identity.id)
-        head.appendLiteral(",\"object\":\"chat.completion.chunk\",\"created\":")
-        head.appendJSONInt(view.identity.created)
-        head.appendLiteral(",\"model\":")
-        head.appendJSONString(view.identity.model)
-        head.appendLiteral(",\"choices\":[")
-        self.head = head
+        frame = StreamFrame(
+            view.identity, object: "chat.completion.chunk", includeUsage: view.includeUsage)
         if !view.returnTokenIDs, view.topLogprobs == nil, !view.continuousUsage, parsers.allSatisfy({ $0 == nil }) {
+            var head = frame.head
             Self.appendDelta(0, to: &head)
             head.appendLiteral("\"content\":\"")
             plainHead = head
@@ -108,7 +102,7 @@ final class ChatStreamFormatter: GenerationFormatter {
     }
 
     private func beginDelta(_ index: Int, _ buffer: inout ByteBuffer) {
-        head.withUnsafeBytes { buffer.appendBytes($0) }
+        frame.appendHead(to: &buffer)
         Self.appendDelta(index, to: &buffer)
     }
 
@@ -217,18 +211,6 @@ final class ChatStreamFormatter: GenerationFormatter {
 
     func finish(_ job: GenerationJob) {
         if view.countsReasoning { job.usage.reasoningTokens = states.reduce(0) { $0 + $1.reasoningTokens } }
-        job.response.appendEvents { buffer in
-            if view.includeUsage {
-                head.withUnsafeBytes { buffer.appendBytes($0) }
-                buffer.appendLiteral("],\"system_fingerprint\":")
-                buffer.appendJSONStringOrNull(job.api.fingerprint)
-                buffer.appendLiteral(",\"usage\":")
-                job.usage.append(to: &buffer, showPromptDetails: job.api.showPromptTokensDetails)
-                buffer.appendLiteral("}\n\n")
-            }
-            buffer.appendLiteral("data: [DONE]\n\n")
-        }
-        job.response.flush()
-        job.response.endEventStream()
+        frame.finish(job)
     }
 }

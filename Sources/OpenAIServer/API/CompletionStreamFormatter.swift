@@ -7,8 +7,7 @@ import Text
 /// `POST /v1/completions` with `stream`: one preformatted chunk per engine output.
 final class CompletionStreamFormatter: GenerationFormatter {
     private let view: CompletionView
-    /// Everything of a chunk up to the value of `index`.
-    private let head: [UInt8]
+    private let frame: StreamFrame
     private var offsets: [Int]
     private var started: [Bool]
     private var arrays = LogprobsWriter.CompletionArrays()
@@ -18,15 +17,9 @@ final class CompletionStreamFormatter: GenerationFormatter {
         self.view = view
         offsets = Array(repeating: 0, count: sequences)
         started = Array(repeating: false, count: sequences)
-        var head: [UInt8] = []
-        head.appendLiteral("data: {\"id\":")
-        head.appendJSONString(view.identity.id)
-        head.appendLiteral(",\"object\":\"text_completion\",\"created\":")
-        head.appendJSONInt(view.identity.created)
-        head.appendLiteral(",\"model\":")
-        head.appendJSONString(view.identity.model)
-        head.appendLiteral(",\"choices\":[")
-        self.head = head
+        frame = StreamFrame(
+            view.identity, object: "text_completion", includeUsage: view.includeUsage,
+            showCreatedCache: false)
     }
 
     func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
@@ -42,7 +35,7 @@ final class CompletionStreamFormatter: GenerationFormatter {
         }
         started[index] = true
         job.response.appendEvents { buffer in
-            head.withUnsafeBytes { buffer.appendBytes($0) }
+            frame.appendHead(to: &buffer)
             buffer.appendLiteral("{\"index\":")
             buffer.appendJSONInt(index)
             buffer.appendLiteral(",\"text\":\"")
@@ -106,19 +99,6 @@ final class CompletionStreamFormatter: GenerationFormatter {
     }
 
     func finish(_ job: GenerationJob) {
-        job.response.appendEvents { buffer in
-            if view.includeUsage {
-                head.withUnsafeBytes { buffer.appendBytes($0) }
-                buffer.appendLiteral("],\"system_fingerprint\":")
-                buffer.appendJSONStringOrNull(job.api.fingerprint)
-                buffer.appendLiteral(",\"usage\":")
-                job.usage.append(
-                    to: &buffer, showPromptDetails: job.api.showPromptTokensDetails, showCreatedCache: false)
-                buffer.appendLiteral("}\n\n")
-            }
-            buffer.appendLiteral("data: [DONE]\n\n")
-        }
-        job.response.flush()
-        job.response.endEventStream()
+        frame.finish(job)
     }
 }

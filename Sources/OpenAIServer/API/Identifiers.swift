@@ -1,5 +1,3 @@
-import Glibc
-
 /// Random ids for answers that the client gave none.
 enum RandomID {
     private static let digits = Array("0123456789abcdef".utf8)
@@ -17,16 +15,4 @@ enum RandomID {
             return count
         }
     }
-}
-
-/// The wall clock, as the protocol and the API want it.
-enum WallClock {
-    /// Unix time in seconds with fraction.
-    static func now() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-    }
-
-    static func seconds() -> Int { Int(now()) }
 }

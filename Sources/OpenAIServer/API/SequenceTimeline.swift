@@ -68,12 +68,3 @@ struct SequenceTimeline {
                 inferenceTime: elapsed(scheduled, lastToken), preemptions: preemptions, maxTokens: maxTokens))
     }
 }
-
-/// CLOCK_MONOTONIC in seconds, the clock that engines on this machine stamp their outputs with.
-enum MonotonicClock {
-    static func now() -> Double {
-        var time = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-    }
-}

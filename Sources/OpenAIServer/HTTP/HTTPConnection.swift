@@ -213,7 +213,7 @@ final class HTTPConnection: ChannelDuplexHandler {
                 body: ByteBuffer(string: "{\"detail\":\"Method Not Allowed\"}"))
             return true
         }
-        if entry.options.contains(.work), service.context.life.phase != .serving {
+        if entry.options.contains(.work), !service.context.life.takesWork {
             exchange.endCause = "shutdown"
             exchange.send(.serviceUnavailable("The server is shutting down."))
             return true
@@ -421,6 +421,11 @@ final class HTTPConnection: ChannelDuplexHandler {
         if state == .idle, !meter.hasBytesOfHead { closeAfterWrites() }
     }
 
+    /// Gives an idle connection a last chance to be used; a busy one ends with its response.
+    func leave() {
+        if state == .idle, !meter.hasBytesOfHead { startIdleTimer() }
+    }
+
     /// Ends the current exchange with an error that names the shutdown.
     func terminate(_ error: APIError) {
         if let exchange, !exchange.hasEnded {
@@ -453,7 +458,8 @@ final class HTTPConnection: ChannelDuplexHandler {
     }
 
     private func startIdleTimer() {
-        let idle = service.limits.keepAliveTimeout
+        var idle = service.limits.keepAliveTimeout
+        if service.context.life.phase == .leaving { idle = min(idle, service.limits.headTimeout) }
         schedule(after: idle == .zero ? service.limits.headTimeout : idle) { connection in
             guard connection.state == .idle else { return }
             guard connection.meter.hasBytesOfHead else { return connection.closeAfterWrites() }

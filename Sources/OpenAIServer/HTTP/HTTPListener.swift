@@ -18,10 +18,14 @@ package final class HTTPListener: Sendable {
     package static let backlog: Int32 = 2048
 
     private let channel: any Channel
+    private let loops: [any EventLoop]
 
     package var localAddress: SocketAddress? { channel.localAddress }
 
-    private init(channel: any Channel) { self.channel = channel }
+    private init(channel: any Channel, loops: [any EventLoop]) {
+        self.channel = channel
+        self.loops = loops
+    }
 
     package static func start(
         on target: ListenTarget, service: HTTPService, group: any EventLoopGroup, tls: TLSContextBox? = nil
@@ -54,7 +58,7 @@ package final class HTTPListener: Sendable {
         case .unixSocket(let path):
             channel = try bootstrap.bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true).wait()
         }
-        return HTTPListener(channel: channel)
+        return HTTPListener(channel: channel, loops: Array(group.makeIterator()))
     }
 
     /// The pipeline of one connection; tests put it on an embedded channel.
@@ -73,9 +77,16 @@ package final class HTTPListener: Sendable {
         try pipeline.addHandler(connection)
     }
 
-    /// Stops accepting. Connections stay.
+    /// Stops accepting. Connections stay, also those that were accepted a moment ago: NIO would drop what is still on its
+    /// way from this channel's loop to its own, so that way is given time to become empty first.
     package func close() -> EventLoopFuture<Void> {
-        channel.close().flatMapErrorThrowing { error in
+        let channel = channel
+        let loops = loops
+        return channel.setOption(.autoRead, value: false).flatMap {
+            EventLoopFuture.andAllComplete(loops.map { $0.submit {} }, on: channel.eventLoop)
+        }.flatMap {
+            channel.close()
+        }.flatMapErrorThrowing { error in
             guard case ChannelError.alreadyClosed = error else { throw error }
         }
     }
@@ -125,7 +136,7 @@ extension ListenTarget {
 /// The listening socket cannot be used.
 package struct ServerSetupError: Error, CustomStringConvertible, Sendable {
     package let description: String
-    init(_ description: String) { self.description = description }
+    package init(_ description: String) { self.description = description }
 }
 
 extension SocketAddress {

@@ -11,12 +11,22 @@ package struct TLSSettings: Sendable, Equatable {
     package var keyFile: String
     package var authoritiesFile: String?
     package var clientCertificates = ClientCertificates.none
-    /// OpenSSL cipher list for TLS 1.2.
+    /// For TLS 1.2, in OpenSSL's notation.
     package var ciphers: String?
+    /// `enable_ssl_refresh`: changed files are used for new connections.
+    package var refreshes = false
 
     package init(certificateFile: String, keyFile: String) {
         self.certificateFile = certificateFile
         self.keyFile = keyFile
+    }
+
+    /// Every file that a context is made of.
+    package var files: [String] {
+        var files = [certificateFile]
+        if keyFile != certificateFile { files.append(keyFile) }
+        if let authoritiesFile { files.append(authoritiesFile) }
+        return files
     }
 
     /// Reads all files; an unusable one is an error here and not at the first connection.
@@ -33,7 +43,7 @@ package struct TLSSettings: Sendable, Equatable {
         case .optional: configuration.certificateVerification = .optionalVerification
         case .required: configuration.certificateVerification = .noHostnameVerification
         }
-        if let ciphers { configuration.cipherSuites = ciphers }
+        if let ciphers { configuration.cipherSuiteValues = try TLSCipherList(ciphers).ciphers }
         do {
             return try NIOSSLContext(configuration: configuration)
         } catch {

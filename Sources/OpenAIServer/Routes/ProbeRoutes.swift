@@ -80,7 +80,7 @@ struct HealthHandler: RouteHandler {
     }
 
     private func unavailability() -> APIError? {
-        guard context.life.phase == .serving else { return .serviceUnavailable("The server is shutting down.") }
+        guard context.life.takesWork else { return .serviceUnavailable("The server is shutting down.") }
         return switch context.engine.state {
         case .ready:
             asksForProgress

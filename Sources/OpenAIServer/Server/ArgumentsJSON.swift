@@ -28,9 +28,8 @@ package struct ArgumentsJSON {
         "kv_sharing_fast_prefill", "enable_tower_connector_lora", "media_io_kwargs", "mm_processor_kwargs",
         "mm_processor_cache_gb", "mm_processor_cache_type", "mm_hasher_algorithm", "mm_tensor_ipc",
         "mm_processor_device", "mm_ipc_gpu_memory_gb", "default_mm_loras", "otlp_traces_endpoint",
-        "collect_detailed_traces", "trust_request_mm_kwargs", "tool_parser_plugin",
-        "tool_server", "log_config_file", "enable_log_deltas", "tokens_only",
-        "enable_ssl_refresh", "middleware", "enable_offline_docs", "lora_modules",
+        "collect_detailed_traces", "trust_request_mm_kwargs", "tool_parser_plugin", "tool_server", "log_config_file",
+        "enable_log_deltas", "tokens_only", "middleware", "enable_offline_docs", "lora_modules",
         "enable_per_request_metrics",
     ]
 
@@ -145,16 +144,23 @@ package struct ArgumentsJSON {
         let authorities = try reader.string("ssl_ca_certs")
         let requirement = try reader.int("ssl_cert_reqs", in: 0...2)
         let ciphers = try reader.string("ssl_ciphers")
+        let refreshes = try reader.bool("enable_ssl_refresh") ?? false
         guard let certificate = try reader.string("ssl_certfile") else {
-            if key != nil || authorities != nil {
-                throw UsageError("ssl_certfile is needed with ssl_keyfile and ssl_ca_certs")
+            if key != nil || authorities != nil || (requirement ?? 0) > 0 || refreshes {
+                throw UsageError(
+                    "ssl_certfile is needed with ssl_keyfile, ssl_ca_certs, ssl_cert_reqs and enable_ssl_refresh")
             }
             return
+        }
+        // Without authorities of their own, clients of everybody's authorities would be let in.
+        if let requirement, requirement > 0, authorities == nil {
+            throw UsageError("ssl_cert_reqs \(requirement) needs ssl_ca_certs: who may issue certificates of clients")
         }
         var settings = TLSSettings(certificateFile: certificate, keyFile: key ?? certificate)
         settings.authoritiesFile = authorities
         settings.clientCertificates = TLSSettings.ClientCertificates(rawValue: requirement ?? 0) ?? .none
         settings.ciphers = ciphers
+        settings.refreshes = refreshes
         configuration.tls = settings
     }
 

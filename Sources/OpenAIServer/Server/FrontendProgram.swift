@@ -75,7 +75,7 @@ package struct FrontendProgram {
         let pool = NIOThreadPool(numberOfThreads: Self.defaultEventLoopCount)
         pool.start()
 
-        let startTime = WallClockTime.seconds()
+        let startTime = WallClock.now()
         let metrics = FrontendMetrics(
             modelName: configuration.servedModelNames[0],
             engineCount: commandLine.engineStartIndex + commandLine.engineCount, startTime: startTime,
@@ -108,27 +108,62 @@ package struct FrontendProgram {
 
         startup.reached("listening")
 
-        var status = StatusLine()
-        let interval = configuration.disableLogStats ? nil : environment.statusInterval
+        var tasks = PeriodicTasks()
+        if !configuration.disableLogStats { logStatus(metrics, in: &tasks) }
+        if let settings = configuration.tls, settings.refreshes, let tls {
+            let refresh = CertificateRefresh(settings, box: tls, logger: logger)
+            tasks.add(every: CertificateRefresh.interval) { refresh.check() }
+        }
+        if !environment.keepsAliveOnEngineDeath, !environment.enginesAreReplaced {
+            watchdogLoop(engine, events, in: &tasks)
+        }
         while true {
-            let event = events.next(milliseconds: interval.map { Int32($0 * 1000) })
-            switch event {
+            switch events.next(milliseconds: tasks.run()) {
             case .stop:
                 let patience = configuration.shutdownTimeout
                 shutDown(context, listener, engine, events, patience: patience, accepting: patience > 0)
                 return 0
-            case .drain, .handOver:
-                shutDown(context, listener, engine, events, patience: .infinity, accepting: event == .drain)
+            case .drain:
+                shutDown(context, listener, engine, events, patience: .infinity, accepting: true)
+                return 0
+            case .handOver:
+                handOver(context, listener, engine, events)
                 return 0
             case .startupFailed:
                 guard case .dead(let reason) = engine.state else { continue }
                 logger.error("engine start-up failed: \(reason)")
                 return 1
-            case .wakeUp: continue
-            case nil:
-                if let line = status.next(metrics.totals(), seconds: interval ?? 0) { logger.info("\(line)") }
+            case .engineDead:
+                terminateIfErrored(context, listener, engine, events)
+                return 1
+            case .wakeUp, nil: continue
             }
         }
+    }
+
+    private func logStatus(_ metrics: FrontendMetrics, in tasks: inout PeriodicTasks) {
+        var status = StatusLine()
+        let interval = environment.statusInterval
+        let logger = logger
+        tasks.add(every: interval) {
+            if let line = status.next(metrics.totals(), seconds: interval) { logger.info("\(line)") }
+        }
+    }
+
+    /// A server whose engine is dead is of no use unless somebody brings the engine back (vLLM: `watchdog_loop`, every
+    /// five seconds; `VLLM_KEEP_ALIVE_ON_ENGINE_DEATH` turns it off).
+    private func watchdogLoop(_ engine: any EngineConnection, _ events: SignalPipe, in tasks: inout PeriodicTasks) {
+        tasks.add(every: 5) {
+            if case .dead = engine.state { events.post(.engineDead) }
+        }
+    }
+
+    /// vLLM: `terminate_if_errored`. The requests have failed already; their answers get a moment to leave.
+    private func terminateIfErrored(
+        _ context: ServerContext, _ listener: HTTPListener, _ engine: any EngineConnection, _ events: SignalPipe
+    ) {
+        if case .dead(let reason) = engine.state { logger.error("the engine is dead, ending: \(reason)") }
+        shutDown(context, listener, engine, events, patience: 0, accepting: false)
     }
 
     private func metricMemory() -> MetricMemory {
@@ -257,9 +292,23 @@ package struct FrontendProgram {
             }
             switch events.next(milliseconds: 10) {
             case .stop, .drain, .handOver: return 0
-            case .startupFailed, .wakeUp, nil: break
+            case .startupFailed, .engineDead, .wakeUp, nil: break
             }
         }
+    }
+
+    /// Leaves the socket to another process: every connection that was accepted here is answered, then the end. A stop
+    /// signal skips the waiting.
+    private func handOver(
+        _ context: ServerContext, _ listener: HTTPListener, _ engine: any EngineConnection, _ events: SignalPipe
+    ) {
+        logger.info(
+            "handing over: \(context.runningRequests()) requests are running on \(context.openConnections()) connections"
+        )
+        try? listener.close().wait()
+        context.startLeaving()
+        wait(seconds: .infinity, events) { context.openConnections() == 0 }
+        end(context, engine, events)
     }
 
     /// Lets requests end for `patience` seconds, ends the rest in-band, and says goodbye to the engines. A stop signal
@@ -277,6 +326,10 @@ package struct FrontendProgram {
         context.startDraining()
         wait(seconds: patience, events) { context.runningRequests() == 0 }
         try? listener.close().wait()
+        end(context, engine, events)
+    }
+
+    private func end(_ context: ServerContext, _ engine: any EngineConnection, _ events: SignalPipe) {
         let rest = context.runningRequests()
         logger.info("stopping: \(rest) requests are ended")
         context.endRunningRequests()
@@ -289,9 +342,9 @@ package struct FrontendProgram {
 
     /// Until `condition` holds, the time is over, or another stop signal comes (with `events`).
     private func wait(seconds: Double, _ events: SignalPipe? = nil, until condition: () -> Bool) {
-        let end = WallClockTime.monotonic() + seconds
+        let end = MonotonicClock.now() + seconds
         while !condition() {
-            let left = end - WallClockTime.monotonic()
+            let left = end - MonotonicClock.now()
             guard left > 0 else { return }
             let pause = Int32(min(20, max(1, left * 1000)))
             guard let events else {
@@ -308,18 +361,6 @@ private final class OnceFlag: Sendable {
     private let cell = Atomic(false)
     var isSet: Bool { cell.load(ordering: .acquiring) }
     func set() { cell.store(true, ordering: .releasing) }
-}
-
-enum WallClockTime {
-    /// Unix time.
-    static func seconds() -> Double { read(CLOCK_REALTIME) }
-    static func monotonic() -> Double { read(CLOCK_MONOTONIC) }
-
-    private static func read(_ clock: clockid_t) -> Double {
-        var time = timespec()
-        clock_gettime(clock, &time)
-        return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
-    }
 }
 
 enum ResourceLimits {

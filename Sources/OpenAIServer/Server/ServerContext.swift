@@ -46,6 +46,13 @@ package final class ServerContext: Sendable {
 
     package var loopStates: [LoopState] { loops.map(\.state) }
 
+    /// Another process takes the new connections. Every one that is open here may make one more request; idle ones end
+    /// by their timeout: a client may just be sending on them.
+    package func startLeaving() {
+        life.phase = .leaving
+        onEveryLoop { state in for connection in state.openConnections { connection.leave() } }
+    }
+
     /// Takes no new work: idle connections end now, busy ones with their response.
     package func startDraining() {
         life.phase = .draining
@@ -85,6 +92,8 @@ package final class ServerContext: Sendable {
 package final class ServerLife: Sendable {
     package enum Phase: Int, Sendable {
         case serving
+        /// As before, but each connection ends with its next response: a successor has the new ones.
+        case leaving
         /// Running requests finish, new ones get 503.
         case draining
         /// Running requests are being ended.
@@ -94,6 +103,9 @@ package final class ServerLife: Sendable {
     private let cell = Atomic<Int>(Phase.serving.rawValue)
 
     package init() {}
+
+    /// Whether new requests are answered.
+    package var takesWork: Bool { phase == .serving || phase == .leaving }
 
     package var phase: Phase {
         get { Phase(rawValue: cell.load(ordering: .acquiring)) ?? .stopping }

@@ -7,6 +7,8 @@ package struct ServerEnvironment: Sendable {
     package var eventLoopCount: Int?
     /// `VLLM_ENGINE_LISTEN_WHEN_READY`: accept no connection before every engine has registered.
     package var listensWhenReady = false
+    /// `VLLM_KEEP_ALIVE_ON_ENGINE_DEATH`: go on answering with errors when the engine has died.
+    package var keepsAliveOnEngineDeath = false
     /// `VLLM_LOG_STATS_INTERVAL` in seconds.
     package var statusInterval = 10.0
     /// `VLLM_ENGINE_RESTARTS`: the supervisor replaces an engine that died.
@@ -36,6 +38,7 @@ package struct ServerEnvironment: Sendable {
             engineHangTimeout = seconds
         }
         enginesAreReplaced = Self.flag(variables, "VLLM_ENGINE_RESTARTS")
+        keepsAliveOnEngineDeath = Self.flag(variables, "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH")
         listensWhenReady = Self.flag(variables, "VLLM_ENGINE_LISTEN_WHEN_READY")
         if let text = variables["VLLM_LOG_STATS_INTERVAL"], !text.isEmpty {
             guard let seconds = Double(text), seconds >= 0.1, seconds <= 86_400 else {

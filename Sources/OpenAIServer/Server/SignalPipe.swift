@@ -13,8 +13,10 @@ package final class SignalPipe: Sendable {
         case wakeUp
         /// SIGUSR1: finish what is running, however long it takes, refuse what is new, then stop.
         case drain
-        /// SIGUSR2: the same, but what is new is for another process on the same socket.
+        /// SIGUSR2: another process serves this socket from now on; answer what is connected, then stop.
         case handOver
+        /// The watchdog found the engine dead.
+        case engineDead
     }
 
     private let readEnd: Int32

@@ -70,8 +70,12 @@ package struct ListenOptions: ParsableArguments {
         if let sslCertReqs, !(0...2).contains(sslCertReqs) {
             throw ValidationError("--ssl-cert-reqs must be 0, 1 or 2")
         }
-        if sslCertfile == nil, sslKeyfile != nil || sslCaCerts != nil {
-            throw ValidationError("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")
+        if sslCertfile == nil, sslKeyfile != nil || sslCaCerts != nil || (sslCertReqs ?? 0) > 0 || enableSslRefresh {
+            throw ValidationError(
+                "--ssl-keyfile, --ssl-ca-certs, --ssl-cert-reqs and --enable-ssl-refresh need --ssl-certfile")
+        }
+        if let sslCertReqs, sslCertReqs > 0, sslCaCerts == nil {
+            throw ValidationError("--ssl-cert-reqs \(sslCertReqs) needs --ssl-ca-certs")
         }
     }
 

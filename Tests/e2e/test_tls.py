@@ -1,0 +1,242 @@
+"""TLS with certificates made by openssl: mutual authentication, and certificates exchanged under load."""
+
+import http.client
+import json
+import os
+import pathlib
+import shutil
+import ssl
+import subprocess
+import threading
+
+import pytest
+
+from server import DEFAULT_MODEL, wait_until
+
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
+
+
+class Authority:
+    """A certificate authority of one test."""
+
+    def __init__(self, folder, name="ca"):
+        self.folder, self.name = pathlib.Path(folder), name
+        self.folder.mkdir(exist_ok=True)
+        self.key, self.certificate = self.folder / f"{name}.key", self.folder / f"{name}.pem"
+        self.openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj",
+                     f"/CN={name}", "-keyout", self.key, "-out", self.certificate)
+
+    @staticmethod
+    def openssl(*words):
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True)
+
+    def issue(self, name):
+        """Paths of a certificate for localhost and of its key; `name` is its common name."""
+        key, request, certificate = (self.folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
+        extensions = self.folder / "extensions"
+        extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+        self.openssl("req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", f"/CN={name}",
+                     "-keyout", key, "-out", request)
+        self.openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial", "-days", "1",
+                     "-extfile", extensions, "-out", certificate)
+        return certificate, key
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def start(start_server):
+    def start(*args):
+        server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "20", *args,
+                              wait=False)
+        assert wait_until(lambda: "Try it" in server.log() or server.process.poll() is not None, 30)
+        server.remember_processes()
+        return server
+
+    return start
+
+
+def client_context(authority, certificate=None):
+    context = ssl.create_default_context(cafile=authority.certificate)
+    if certificate:
+        context.load_cert_chain(*certificate)
+    return context
+
+
+def connect(server, context):
+    connection = http.client.HTTPSConnection("localhost", server.port, context=context, timeout=20)
+    connection.connect()
+    return connection
+
+
+def common_name(connection):
+    return dict(pair[0] for pair in connection.sock.getpeercert()["subject"])["commonName"]
+
+
+def served_name(server, context):
+    """The name in the certificate that a new connection gets."""
+    connection = connect(server, context)
+    try:
+        return common_name(connection)
+    finally:
+        connection.close()
+
+
+def ask(connection, path="/v1/models"):
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
+
+
+def replace(target, source):
+    """As a careful program does it: a new file under another name, then one rename."""
+    temporary = target.with_suffix(".new")
+    shutil.copy(source, temporary)
+    os.replace(temporary, target)
+
+
+def test_certificate_and_key_are_exchanged_under_load(start, authority, tmp_path):
+    first, second = authority.issue("first"), authority.issue("second")
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    shutil.copy(first[0], certificate)
+    shutil.copy(first[1], key)
+    server = start("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--enable-ssl-refresh")
+    context = client_context(authority)
+    kept = connect(server, context)
+    assert common_name(kept) == "first"
+
+    # An open stream, and handshakes without a pause while the files change.
+    stream = connect(server, context)
+    body = {"model": "m", "prompt": "hello", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+    stream.request("POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"})
+    answer = stream.getresponse()
+    assert answer.readline().startswith(b"data:")
+    names, failures, stopping = set(), [], threading.Event()
+
+    def shake_hands():
+        while not stopping.is_set():
+            try:
+                names.add(served_name(server, context))
+            except OSError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=shake_hands) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert wait_until(lambda: "first" in names, 10)
+    replace(certificate, second[0])
+    replace(key, second[1])
+    assert wait_until(lambda: "second" in names, 20), server.log()[-2000:]
+    # It stays at that.
+    assert {served_name(server, context) for _ in range(5)} == {"second"}
+    stopping.set()
+    for thread in threads:
+        thread.join(20)
+    assert failures == [] and names == {"first", "second"}
+    # What was open goes on with the certificate it was opened with.
+    assert answer.readline() == b"\n" and answer.readline().startswith(b"data:")
+    assert ask(connect(server, context)) == 200
+    stream.close()
+    assert "new connections use the changed certificate" in server.log()
+
+
+def test_broken_file_keeps_the_old_certificate(start, authority, tmp_path):
+    first, second = authority.issue("before"), authority.issue("after")
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(first[0].read_bytes() + first[1].read_bytes())
+    server = start("--ssl-certfile", str(pem), "--enable-ssl-refresh")
+    context = client_context(authority)
+    complaint = "the changed certificate is not used, the old one stays"
+
+    def break_with(content, count):
+        temporary = tmp_path / "broken"
+        temporary.write_bytes(content)
+        os.replace(temporary, pem)
+        assert wait_until(lambda: server.log().count(complaint) == count, 10), server.log()[-2000:]
+        assert served_name(server, context) == "before"
+
+    break_with(b"-----BEGIN CERTIFICATE-----\nnonsense\n", 1)
+    # A key that belongs to another certificate.
+    break_with(first[0].read_bytes() + second[1].read_bytes(), 2)
+    pem.unlink()
+    assert wait_until(lambda: server.log().count(complaint) == 3, 10)
+    assert served_name(server, context) == "before"
+    pem.write_bytes(second[0].read_bytes() + second[1].read_bytes())
+    assert wait_until(lambda: served_name(server, context) == "after", 20), server.log()[-2000:]
+    assert server.log().count(complaint) == 3, "each broken state costs one line"
+
+
+def test_links_are_followed(start, authority, tmp_path):
+    """As in Kubernetes: the files are links through a link to a folder, and that one is exchanged."""
+    for name in ("one", "two"):
+        certificate, key = authority.issue(name)
+        folder = tmp_path / f"..{name}"
+        folder.mkdir()
+        shutil.copy(certificate, folder / "tls.crt")
+        shutil.copy(key, folder / "tls.key")
+    (tmp_path / "..data").symlink_to("..one")
+    for file in ("tls.crt", "tls.key"):
+        (tmp_path / file).symlink_to(f"..data/{file}")
+    server = start("--ssl-certfile", str(tmp_path / "tls.crt"), "--ssl-keyfile", str(tmp_path / "tls.key"), "--enable-ssl-refresh")
+    context = client_context(authority)
+    assert served_name(server, context) == "one"
+    (tmp_path / "..next").symlink_to("..two")
+    os.replace(tmp_path / "..next", tmp_path / "..data")
+    assert wait_until(lambda: served_name(server, context) == "two", 20), server.log()[-2000:]
+
+
+def test_without_the_option_the_certificate_stays(start, authority, tmp_path):
+    first, second = authority.issue("fixed"), authority.issue("ignored")
+    pem = tmp_path / "server.pem"
+    pem.write_bytes(first[0].read_bytes() + first[1].read_bytes())
+    server = start("--ssl-certfile", str(pem))
+    pem.write_bytes(second[0].read_bytes() + second[1].read_bytes())
+    context = client_context(authority)
+    assert {served_name(server, context) for _ in range(3)} == {"fixed"}
+    assert "changed certificate" not in server.log()
+
+
+@pytest.mark.parametrize("requirement", [1, 2])
+def test_clients_show_certificates(start, authority, tmp_path, requirement):
+    certificate, key = authority.issue("server")
+    server = start("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--ssl-ca-certs", str(authority.certificate),
+                   "--ssl-cert-reqs", str(requirement))
+    assert ask(connect(server, client_context(authority, authority.issue("client")))) == 200
+
+    def is_let_in(context):
+        try:
+            return ask(connect(server, context)) == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    assert is_let_in(client_context(authority)) == (requirement == 1), "without a certificate"
+    stranger = Authority(tmp_path / "other", "stranger")
+    assert not is_let_in(client_context(authority, stranger.issue("intruder"))), "of an authority that is not trusted"
+
+
+def test_ciphers(start, authority):
+    certificate, key = authority.issue("cipher")
+    server = start("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--ssl-ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384")
+    context = client_context(authority)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    connection = connect(server, context)
+    assert connection.sock.cipher()[0] == "ECDHE-ECDSA-AES256-GCM-SHA384" and ask(connection) == 200
+    context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256")
+    with pytest.raises(ssl.SSLError):
+        connect(server, context)
+
+
+@pytest.mark.parametrize("args, text", [
+    (["--ssl-ciphers", "ECDHE+AESGCM:NO-SUCH-CIPHER"], "ssl_ciphers: 'NO-SUCH-CIPHER' is no cipher suite"),
+    (["--ssl-ciphers", "HIGH:!ECDHE:!kRSA"], "ssl_ciphers: no cipher suite is left"),
+    (["--ssl-keyfile", "/nonexistent.key"], "ssl_keyfile: /nonexistent.key cannot be used"),
+])
+def test_unusable_options_end_the_start(start, authority, args, text):
+    certificate, key = authority.issue("unusable")
+    words = ["--ssl-certfile", str(certificate)] + ([] if "--ssl-keyfile" in args else ["--ssl-keyfile", str(key)])
+    server = start(*words, *args)
+    assert server.wait_exit(20) == 4 and text in server.log(), server.log()[-2000:]
