@@ -15,7 +15,7 @@ package final class FrontendMetrics: Sendable {
     private let server: MetricCells
     private let recorders = Atomic(0)
     let information = Mutex<EngineConfigurationInfo?>(nil)
-    private let engineHealthSource = Mutex<(@Sendable () -> EngineHealth)?>(nil)
+    private let engineHealthSource = Mutex<(@Sendable () -> EngineHealth?)?>(nil)
     let maxModelLength = Atomic<Int>(131_072)
 
     /// - Parameters:
@@ -76,11 +76,12 @@ package final class FrontendMetrics: Sendable {
         information.withLock { $0 = info }
     }
 
-    /// Where `vllm:engine_hung` and `vllm:engine_last_progress_seconds` come from; without it they are not shown.
-    package func setEngineHealth(_ source: @escaping @Sendable () -> EngineHealth) {
+    /// Where `vllm:engine_hung` and `vllm:engine_last_progress_seconds` come from. While it gives nil they are
+    /// not shown: the page then has exactly vLLM's families.
+    package func setEngineHealth(_ source: @escaping @Sendable () -> EngineHealth?) {
         engineHealthSource.withLock { $0 = source }
     }
-    var engineHealth: EngineHealth? { engineHealthSource.withLock { $0 }?() }
+    var engineHealth: EngineHealth? { engineHealthSource.withLock { $0 }.flatMap { $0() } }
 
     package func recordHTTP(_ sample: HTTPSample) { http.record(sample) }
 

@@ -128,10 +128,9 @@ private final class Box: Sendable {
             engine: bench.engine, watch: bench.watch,
             routes: { router, context in ProbeRoutes.install(on: &router, context: context) })
         defer { wire.close() }
-        wire.context.metrics.setEngineHealth { [watch = bench.watch] in
-            EngineHealth(isHung: watch.problem != nil, secondsSinceProgress: watch.secondsSinceProgress)
-        }
+        wire.context.metrics.setEngineHealth { [watch = bench.watch] in watch.health }
         #expect(try wire.get("/health/ready").status == 200)
+        #expect(try !wire.get("/metrics").body.contains("engine_hung"), "the page is vLLM's until an engine hangs")
         bench.engine.stop()
         bench.pass(seconds: 12)
         let ready = try wire.get("/health/ready")

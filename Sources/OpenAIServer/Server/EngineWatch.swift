@@ -3,6 +3,7 @@ import EngineProtocol
 import Glibc
 import Logging
 import MessagePack
+import Metrics
 import NIOCore
 import Synchronization
 
@@ -37,6 +38,7 @@ package final class EngineWatch: Sendable {
     private let now: @Sendable () -> Double
     private let engineCPU: @Sendable () -> Double?
     private let state: Mutex<State>
+    private let hasHung = Atomic(false)
 
     /// - Parameter now: monotonic seconds.
     /// - Parameter engineCPU: CPU seconds of the processes that may be the engine; nil = not known.
@@ -65,6 +67,12 @@ package final class EngineWatch: Sendable {
     private static func progress(_ state: State) -> Double {
         let engines = state.engines.map(\.progressAt).min() ?? state.progressAt
         return min(engines, state.pendingSince ?? .infinity)
+    }
+
+    /// For the metrics page; nil until an engine has hung for the first time.
+    package var health: EngineHealth? {
+        guard hasHung.load(ordering: .relaxed) else { return nil }
+        return EngineHealth(isHung: problem != nil, secondsSinceProgress: secondsSinceProgress)
     }
 
     /// Ticks four times per timeout until the loop ends.
@@ -185,6 +193,7 @@ package final class EngineWatch: Sendable {
             defer { state.problem = problem }
             return state.problem
         }
+        if problem != nil { hasHung.store(true, ordering: .relaxed) }
         if before == nil, let problem { logger.error("engine hangs: \(problem); not ready any more") }
         if before != nil, problem == nil { logger.info("the engine gets on again") }
     }

@@ -238,9 +238,7 @@ package struct FrontendProgram {
         guard environment.engineHangTimeout > 0 else { return nil }
         let watch = EngineWatch(engine, timeout: environment.engineHangTimeout, logger: logger)
         watch.start(on: group.next())
-        metrics.setEngineHealth {
-            EngineHealth(isHung: watch.problem != nil, secondsSinceProgress: watch.secondsSinceProgress)
-        }
+        metrics.setEngineHealth { watch.health }
         return watch
     }
 
