@@ -8,8 +8,8 @@ package struct ABCommand: ParsableCommand {
         commandName: "ab",
         abstract: "Compare frontends on the same engine: latency, CPU, memory and answers.",
         discussion: """
-            Starts a service for each frontend, all at once, each with its own copy of the same engine, and sends all of \
-            them the same requests in interleaved blocks (A B B A). Differences are printed with their intervals, what the \
+            Starts a service for each frontend, each with its own copy of the same engine, and sends all of them \
+            the same requests in interleaved blocks (A B B A). Differences are printed with their intervals, what the \
             machine's noise is (A against A) and whether the answers are equal. "added" is what remains when the engine's \
             own time is subtracted. The first frontend is compared with each of the others.
 
@@ -31,6 +31,7 @@ package struct ABCommand: ParsableCommand {
               1  a rule holds or cannot be decided, the client was too slow for the load (void), or something broke
               2  wrong command line
               4  a service did not start
+              128 + the signal's number, such as 130 after ^C
             """)
 
     @Option(

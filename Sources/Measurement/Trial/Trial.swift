@@ -64,8 +64,9 @@ final class Trial {
     func perform() throws {
         let blocks = plan.loads.count * (plan.noiseFloorRounds * 2 + plan.rounds * contestants.count)
         progress.begin(steps: blocks + 2 * contestants.count)
-        run.equivalence = try contestants.indices.map { try equivalence(arm: $0) }
-        if contestants.count == 1 { run.equivalence = [] }
+        let answers = try contestants.indices.map { try equivalence(arm: $0) }
+        // Answers that nobody asked for are not equal answers.
+        if contestants.count > 1, plan.equivalence > 0 { run.equivalence = answers }
         for arm in contestants.indices { try warmUp(arm: arm) }
         for load in plan.loads.indices {
             for round in 0..<plan.noiseFloorRounds {
