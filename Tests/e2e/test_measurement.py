@@ -1,0 +1,255 @@
+"""`vllm-engine ab` and `bench`: real services under a small load. What the clocks say is not judged here, only that the
+result has its form, that the answers are equal, and that nothing is left."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+
+import pytest
+
+import processes
+from server import BINARY, wait_until
+
+DEADLINE = 240
+# A closed loop cannot be late, and no block is dropped however busy the machine is.
+SMALL = ["--max-concurrency", "4", "--num-prompts", "8", "--random-input-len", "16", "--random-output-len", "8", "--noise-limit", "1"]
+SMALL_AB = ["ab", "--frontends", "swift,swift", *SMALL, "--num-warmups", "2", "--rounds", "2", "--idle-gap-ms", "0", "--equivalence", "4"]
+# What `vllm bench serve --save-result` of vLLM 0.32 writes, without what --save-detailed adds.
+STATISTICS = {f"{kind}_{family}_ms" for family in ("ttft", "tpot", "itl", "e2el") for kind in ("mean", "median", "std", "p99")}
+RESULT_KEYS = STATISTICS | {
+    "date", "endpoint_type", "backend", "label", "model_id", "tokenizer_id", "num_prompts", "request_rate", "burstiness",
+    "max_concurrency", "duration", "completed", "failed", "total_input_tokens", "total_output_tokens", "request_throughput",
+    "request_goodput", "output_throughput", "total_token_throughput", "max_output_tokens_per_s", "max_concurrent_requests", "rtfx",
+}
+DETAIL_KEYS = {"input_lens", "output_lens", "ttfts", "itls", "latencies", "start_times", "generated_texts", "errors"}
+
+
+class Run:
+    """One measuring command with temporary files and a marker of its own."""
+
+    def __init__(self, *arguments):
+        self.marker = f"e2e-{uuid.uuid4().hex}"
+        self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="e2e-", dir="/tmp"))
+        variables = {"VLLM_E2E_MARKER": self.marker, "TMPDIR": str(self.scratch), "XDG_RUNTIME_DIR": str(self.scratch),
+                     "VLLM_RPC_BASE_PATH": str(self.scratch), "NO_COLOR": "1"}
+        self.process = subprocess.Popen([BINARY, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | variables)
+
+    def finish(self):
+        """(exit status, standard output, standard error)"""
+        out, err = self.process.communicate(timeout=DEADLINE)
+        return self.process.returncode, out, err
+
+    def running(self):
+        return processes.alive(processes.marked(self.marker))
+
+    def files(self):
+        return [os.path.join(folder, name) for folder, folders, files in os.walk(self.scratch) for name in folders + files]
+
+    def assert_gone(self, deadline=20):
+        wait_until(lambda: not self.running(), deadline)
+        assert not self.running(), "still running"
+
+    def end(self):
+        for pid in self.running():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate(timeout=10)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def started(*arguments):
+    run = Run(*arguments)
+    try:
+        yield run
+    finally:
+        run.end()
+
+
+def measure(*arguments):
+    """Runs a command to its end; nothing of it may be left at the moment it exits."""
+    with started(*arguments) as run:
+        result = run.finish()
+        assert not run.running() and not run.files(), result
+        return result
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory):
+    """A run of ab with every kind of result."""
+    folder = tmp_path_factory.mktemp("ab")
+    result = measure(*SMALL_AB, "--aa-rounds", "2", "--json", folder / "run.json", "--html", folder / "page.html",
+                     "--records", folder / "run.jsonl", "--fail-if", "failed_requests > 0%", "--fail-if", "unequal_answers > 0")
+    return folder, *result
+
+
+def test_ab_compares_a_frontend_with_itself(comparison):
+    folder, status, table, errors = comparison
+    assert status == 0, errors
+    assert "swift-2" in table and "output equal: 4/4 texts" in table and "\x1b" not in table
+    document = json.loads((folder / "run.json").read_text())
+    assert document["schema"] == "vllm-engine.measurement/1" and document["command"] == "ab"
+    assert [arm["name"] for arm in document["arms"]] == ["swift", "swift-2"]
+    assert document["void"] == [] and document["noise"]["dropped_blocks"] == []
+
+    [load] = document["loads"]
+    assert (load["concurrency"], load["rounds"], load["noise_floor_rounds"]) == (4, 2, 2)
+    for arm in load["arms"]:
+        assert arm["failures"] == {}
+        assert (arm["requests"], arm["output_tokens"]) == (2 * 8, 2 * 8 * 8)
+    # The same prompts for both.
+    assert load["arms"][0]["input_tokens"] == load["arms"][1]["input_tokens"] > 0
+    metrics = {metric["name"]: metric for metric in load["metrics"]}
+    for name in ("p50_ttft", "p99_itl", "p50_e2el", "output_throughput", "frontend_cpu_per_token", "rss", "p50_ttft_added", "p50_token_path"):
+        metric = metrics[name]
+        assert set(metric["values"]) == {"swift", "swift-2"} and None not in metric["values"].values(), name
+        [difference] = metric["comparisons"]
+        assert (difference["candidate"], difference["baseline"]) == ("swift", "swift-2")
+        assert difference["low"] <= difference["difference"] <= difference["high"], name
+        assert len(difference["blocks"]) == 2 and difference["verdict"], name
+    assert metrics["failed_requests"]["values"] == {"swift": 0, "swift-2": 0}
+
+    [answers] = document["equivalence"]
+    assert answers["answers_equal"] and (answers["unequal_answers"], answers["unanswered"]) == (0, 0)
+    assert all(count["compared"] == count["equal"] == 4 for aspect, count in answers["counts"].items() if aspect != "chunkings")
+
+
+def test_ab_writes_a_page_and_records(comparison):
+    folder, status, table, errors = comparison
+    assert status == 0, errors
+    page = (folder / "page.html").read_text()
+    assert page.startswith("<!DOCTYPE html>") and page.rstrip().endswith("</html>") and "swift-2" in page
+    with open(folder / "run.jsonl") as file:
+        header = json.loads(next(file))
+        lines = [json.loads(line) for line in file]
+    assert header["schema"] == "vllm-engine.records/1"
+    # Two rounds of the comparison and two of the noise floor, two blocks each.
+    assert len(header["blocks"]) == 8 and header["requests"] == 8 * 8 and header["equivalence"] == [4, 4]
+    assert len(lines) == header["requests"] + 8
+    # The engine has told the times of its own steps, token by token.
+    assert all(sum(line["engine_step_tokens"]) == 8 for line in lines[: header["requests"]])
+
+    # The same numbers come out of the records again.
+    status, again, errors = measure("report", folder / "run.jsonl", "--json", "-")
+    assert status == 0, errors
+    assert json.loads(again) == json.loads((folder / "run.json").read_text())
+
+
+def test_a_rule_that_holds_fails_the_run(tmp_path):
+    rule = "p50_e2el > 0ms"
+    status, table, errors = measure(*SMALL_AB, "--rounds", "1", "--aa-rounds", "0", "--json", tmp_path / "run.json", "--fail-if", rule)
+    assert status == 1 and f"--fail-if {rule}: swift has " in errors
+    # The results are there all the same.
+    assert "e2e p50" in table and json.loads((tmp_path / "run.json").read_text())["loads"]
+
+
+def test_a_rule_without_a_measurement_fails_the_run():
+    # Answers that are not compared cannot be called equal.
+    status, _, errors = measure(*SMALL_AB, "--equivalence", "0", "--rounds", "1", "--aa-rounds", "0", "--fail-if", "unequal_answers > 0")
+    assert status == 1 and "answers were not compared" in errors
+
+
+def test_bench_of_an_own_service(tmp_path):
+    status, table, errors = measure("bench", *SMALL, "--result-filename", tmp_path / "result.json", "--json", tmp_path / "run.json")
+    assert status == 0, errors
+    assert "ttft" in table
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert RESULT_KEYS <= set(result), RESULT_KEYS - set(result)
+    assert not DETAIL_KEYS & set(result)
+    assert (result["completed"], result["failed"], result["num_prompts"], result["max_concurrency"]) == (8, 0, 8, 4)
+    assert result["total_output_tokens"] == 64 and result["request_rate"] == "inf" and result["backend"] == "openai-chat"
+    assert all(result[name] >= 0 for name in STATISTICS)
+    assert json.loads((tmp_path / "run.json").read_text())["command"] == "bench"
+
+
+def test_bench_of_a_running_server(server):
+    status, out, errors = measure("bench", "--base-url", f"http://127.0.0.1:{server.port}", *SMALL, "--ignore-eos",
+                                  "--result-filename", "-", "--save-detailed")
+    assert status == 0, errors
+    result = json.loads(out)
+    assert RESULT_KEYS | DETAIL_KEYS <= set(result), (RESULT_KEYS | DETAIL_KEYS) - set(result)
+    assert (result["completed"], result["failed"], result["total_output_tokens"]) == (8, 0, 64)
+    assert result["output_lens"] == [8] * 8 and result["errors"] == [""] * 8
+    assert sum(result["input_lens"]) == result["total_input_tokens"]
+    assert server.get("/health").status == 200
+
+
+def test_bench_counts_what_fails(server):
+    status, out, errors = measure("bench", "--base-url", f"http://127.0.0.1:{server.port}", *SMALL, "--served-model-name", "nobody",
+                                  "--result-filename", "-", "--save-detailed")
+    assert status == 0, errors
+    result = json.loads(out)
+    assert (result["completed"], result["failed"]) == (0, 8)
+    assert all("nobody" in error for error in result["errors"]), result["errors"]
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_leaves_nothing(blow):
+    # More load than ever gets done; the engine's stamps say when it has begun.
+    with started(*SMALL_AB, "--num-prompts", "5000", "--rounds", "1000", "--random-output-len", "64") as run:
+        def answered():
+            assert run.process.poll() is None, run.finish()
+            return any(path.endswith(".stamps") and os.path.getsize(path) for path in run.files() if os.path.exists(path))
+        assert wait_until(answered, DEADLINE)
+        programs = {os.path.basename(words.split()[0]) for words in run.running().values() if words}
+        assert {"vllm-engine", "vllm-swift", "blas-engine"} <= programs
+        os.kill(run.process.pid, blow)
+        status, out, errors = run.finish()
+        assert status == 128 + blow and f"stopped by {blow.name}" in errors, errors
+        assert out == "" and not run.running() and not run.files()
+
+
+def test_a_signal_during_the_start_leaves_nothing():
+    with started(*SMALL_AB) as run:
+        # The first service has been started, the second has not.
+        assert wait_until(lambda: any(path.endswith(".log") for path in run.files()) or run.process.poll() is not None, DEADLINE)
+        os.kill(run.process.pid, signal.SIGINT)
+        status, out, errors = run.finish()
+        assert status == 128 + signal.SIGINT, errors
+        assert out == "" and not run.running() and not run.files()
+
+
+def test_kill_leaves_no_process():
+    with started(*SMALL_AB, "--num-prompts", "5000", "--rounds", "1000") as run:
+        assert wait_until(lambda: any("blas-engine" in words for words in run.running().values()), DEADLINE)
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.process.wait(10)
+        run.assert_gone()
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["ab", "--frontends", "swift"], "--frontends needs two or three names"),
+    (["ab", "--frontends", "swift,nothing"], "nothing was not found"),
+    (["ab", "--frontends", "swift,/no/such/file"], "/no/such/file is not an executable file"),
+    (["ab", "--frontends", "swift,swift", "--frontend-binary", "rust=/x"], "--frontend-binary rust: no such frontend"),
+    (["ab", "--rounds", "0"], "--rounds must be from 1 to 1000"),
+    (["ab", "--workload", "nothing"], "--workload nothing: known are chat, "),
+    (["ab", "--request-rate", "0"], "The value '0' is invalid for '--request-rate"),
+    (["ab", "--max-concurrency", "many"], "The value 'many' is invalid for '--max-concurrency"),
+    (["ab", "--noise-limit", "2"], "--noise-limit must be from 0 to 1"),
+    (["ab", "--engine", "replay"], "--engine replay and --replay belong together"),
+    (["ab", "--fail-if", "p50_tfft > +5%"], "--fail-if: unknown metric 'p50_tfft'; known are: p50_ttft, "),
+    (["ab", "--fail-if", "p50_ttft = 5"], "--fail-if: the operator is not > or <"),
+    (["ab", "--numprompts", "3"], "Did you mean '--num-prompts'?"),
+    (["ab", "--frontends", "swift,swift", "--model", "/no/such"], "/no/such/tokenizer.json does not exist"),
+    (["ab", "--frontends", "swift,swift", "--", "--mock-itl-ms", "often"], "--mock-itl-ms"),
+    (["bench", "--base-url", "https://x"], "https is not supported"),
+    (["bench", "--base-url", "nonsense"], "nonsense is not an http:// URL"),
+    (["bench", "--base-url", "http://x", "--port", "1"], "--base-url takes the place of --host and --port"),
+    (["bench", "--num-runs", "0"], "--num-runs must be from 1 to 1000"),
+    (["bench", "--dataset-name", "custom"], "--dataset-path belongs to"),
+    (["bench", "--dataset-name", "custom", "--dataset-path", "/no/such"], "cannot read /no/such"),
+    (["bench", "--json", "-", "--records", "-"], "--json and --records cannot both be -"),
+], ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "")
+def test_wrong_options_are_explained(arguments, message):
+    status, out, errors = measure(*arguments)
+    # A service that refuses its options has not started.
+    assert status == (4 if "--mock-itl-ms" in arguments else 2), errors
+    assert message in errors and out == ""
