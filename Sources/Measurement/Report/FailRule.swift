@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// A condition under which a run counts as failed: `p99_ttft_added > +5% at 95%`.
 ///

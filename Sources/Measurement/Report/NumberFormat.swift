@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// How reports spell numbers for people.
 enum NumberFormat {
@@ -44,7 +44,16 @@ enum NumberFormat {
         return grouped(fixed(scaled, scaled >= 10 ? 0 : scaled >= 1 ? 1 : 2)) + (kind == .relative ? "%" : "")
     }
 
-    static func fixed(_ value: Double, _ decimals: Int) -> String { String(format: "%.\(decimals)f", value) }
+    static func fixed(_ value: Double, _ decimals: Int) -> String {
+        // The longest finite number has 309 digits in front of the point.
+        withUnsafeTemporaryAllocation(of: CChar.self, capacity: 512) { buffer in
+            let length = withVaList([Int32(clamping: decimals), value]) {
+                vsnprintf(buffer.baseAddress, buffer.count, "%.*f", $0)
+            }
+            let text = UnsafeRawBufferPointer(buffer).prefix(max(0, min(Int(length), buffer.count - 1)))
+            return String(decoding: text, as: UTF8.self)
+        }
+    }
 
     private static func grouped(_ text: String) -> String {
         let sign = text.hasPrefix("-") ? "-" : ""

@@ -1,4 +1,4 @@
-import Foundation
+import FoundationEssentials
 import JSONBytes
 
 /// The raw records of a run in one file, from which every number of the report can be computed again.

@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// The two textbook distributions the intervals need.
 package enum Distributions {

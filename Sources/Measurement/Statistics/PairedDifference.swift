@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// How two arms are compared.
 package enum DifferenceKind: String, Sendable, Equatable {

@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// Empirical distribution functions of a sample family, one curve per arm with its band, on a logarithmic axis.
 enum DistributionFigure {

@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// Gaps between chunks over time: one panel per arm, time in the block to the right, gap upwards, colour by count.
 enum HeatMapFigure {

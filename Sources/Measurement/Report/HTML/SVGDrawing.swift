@@ -1,4 +1,4 @@
-import Foundation
+import Glibc
 
 /// The inside of an SVG picture, built piece by piece. Colours come from the page's style sheet by class.
 struct SVGDrawing {
