@@ -156,6 +156,17 @@ def test_a_rule_without_a_measurement_fails_the_run():
     assert status == 1 and "answers were not compared" in errors
 
 
+def test_a_run_without_a_result_fails(comparison, tmp_path):
+    records = (comparison[0] / "run.jsonl").read_text()
+    header, rest = records.split("\n", 1)
+    header = json.loads(header)
+    for block in header["blocks"]:
+        block["dropped"] = "a busy machine"
+    (tmp_path / "run.jsonl").write_text(json.dumps(header) + "\n" + rest)
+    status, table, errors = measure("report", tmp_path / "run.jsonl")
+    assert status == 1 and "nothing was measured" in errors and "8 blocks dropped" in table
+
+
 def test_bench_of_an_own_service(tmp_path):
     status, table, errors = measure("bench", *SMALL, "--result-filename", tmp_path / "result.json", "--json", tmp_path / "run.json")
     assert status == 0, errors

@@ -28,7 +28,7 @@ package struct ABCommand: ParsableCommand {
 
             EXIT CODES
               0  the run is valid and no --fail-if rule holds
-              1  a rule holds or cannot be decided, the client was too slow for the load (void), or something broke
+              1  a rule holds or cannot be decided, the client was too slow (void), every round was dropped, or something broke
               2  wrong command line
               4  a service did not start
               128 + the signal's number, such as 130 after ^C

@@ -39,7 +39,7 @@ struct OutputOptions: ParsableArguments {
     var isForPrograms: Bool { json == "-" || records == "-" }
 
     /// Writes what was asked for.
-    /// - Throws: exit code 1 for a void run or a rule that holds.
+    /// - Throws: exit code 1 for a void run, one without a result, or a rule that holds.
     func deliver(_ run: MeasurementRun) throws {
         let report = Report(run)
         if !isForPrograms {
@@ -51,6 +51,11 @@ struct OutputOptions: ParsableArguments {
         if let html { try writeFile(html) { try $0(Array(HTMLReport(report).text.utf8)) } }
         if let records { try writeFile(records) { try RawRecords.write(run, to: $0) } }
         var failed = report.isVoid
+        if report.loads.isEmpty {
+            LogOutput.standardError.write(
+                line: "vllm-engine: nothing was measured: no round has all its blocks (see --noise-limit)")
+            failed = true
+        }
         for rule in failIf {
             let outcome = try FailRule(rule).evaluate(report)
             LogOutput.standardError.write(line: "vllm-engine: --fail-if \(outcome.message)")
