@@ -74,6 +74,7 @@ package final class HeadlessSupervisor {
         let patience = max(configuration.shutdownTimeout, .seconds(5))
         let killed = engines.shutdown(timeout: patience, isInterrupted: isInterrupted)
         if let exited {
+            exited.log.drain()
             let block = exited.log.errorBlock
             if !block.isEmpty {
                 output.write(line: "--- last output of \(exited.name) (pid \(exited.process.pid)) ---")

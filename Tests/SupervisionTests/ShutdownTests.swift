@@ -113,7 +113,6 @@ import Testing
         let child = try shell(line, output: log.childEnd)
         log.spawned(pid: child.pid)
         child.join()
-        log.drain()
         log.close()
         write.close()
         return (readAll(read.rawValue), log, child.pid)

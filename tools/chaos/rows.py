@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 
-from service import BINARY, COMPLETION, ENGINE, MOCK, Client, Service, expect, http_client, processes, wait_until
+from service import BINARY, COMPLETION, ENGINE, MOCK, ROOT, Client, Service, expect, http_client, processes, wait_until
 
 RESTART = ["--restart", "on-failure"]
 RUNNING = 8
@@ -238,7 +238,8 @@ def p10():
             ("read-only /tmp", "mount -t tmpfs -o ro none /tmp", 2),
             ("full /tmp", "mount -t tmpfs -o size=4k,nr_inodes=3 none /tmp; touch /tmp/a /tmp/b", 2),
             ("no /dev/shm", "umount -l /dev/shm 2>/dev/null || mount -t tmpfs -o ro none /dev/shm", 0)):
-        words = in_namespace("bash", "-c", f"{mount}; exec {serve}")
+        # The programs may themselves lie in the folder that disappears.
+        words = in_namespace("bash", "-c", f"mount --bind {ROOT} /mnt; {mount}; exec {serve.replace(str(ROOT), '/mnt')}")
         if words is None:
             results.append(f"{name}: not tried (no mount namespaces here)")
             continue

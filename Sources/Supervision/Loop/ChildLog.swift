@@ -40,24 +40,35 @@ package final class ChildLog {
         writeEnd = nil
     }
 
-    /// Reads what is there now.
+    /// Reads what is there now. Whoever asks for the last lines of a child that has ended calls this first: its exit
+    /// may be noticed before its output.
     package func drain() {
+        if readAvailable() { stop() }
+    }
+
+    /// - Returns: whether nothing more can come.
+    private func readAvailable() -> Bool {
         var chunk = [UInt8](repeating: 0, count: 64 * 1024)
         // Bounded, so that a child that prints without end cannot keep the loop from everything else.
         for _ in 0..<16 {
-            guard readEnd.isOpen else { return }
+            guard readEnd.isOpen else { return false }
             let count = retryingInterrupts { read(readEnd.rawValue, &chunk, chunk.count) }
             if count > 0 {
                 append(chunk[..<count])
             } else {
-                if count == 0 || errno != EAGAIN { close() }
-                return
+                return count == 0 || errno != EAGAIN
             }
         }
+        return false
     }
 
     /// Takes what the child printed last and stops reading.
     package func close() {
+        _ = readAvailable()
+        stop()
+    }
+
+    private func stop() {
         guard readEnd.isOpen else { return }
         loop.unwatch(readEnd.rawValue)
         readEnd.close()
