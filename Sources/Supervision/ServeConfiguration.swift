@@ -10,6 +10,8 @@ package struct ServeConfiguration {
     package var frontend: FrontendKind = .swift
     /// Frontend processes on the one HTTP socket.
     package var apiServerCount = 1
+    /// Frontends that serve at the same time; empty = one kind.
+    package var split: [FrontendShare] = []
     package var frontendExecutable: String
     package var frontendContract: FrontendContract = .current
     /// Non-default arguments under vLLM's names.
@@ -26,6 +28,8 @@ package struct ServeConfiguration {
     /// Unix socket instead of host and port.
     package var unixSocketPath: String?
     package var usesTLS = false
+    /// `--report-usage-stats`
+    package var reportsUsageStats = false
     package var needsAPIKey = false
 
     /// Whether and how often a crashed frontend is replaced.

@@ -25,15 +25,18 @@ extension Supervisor {
         var processes: [JSONValue] = []
         func add(_ children: [SupervisedProcess], role: String, restarts: Int) {
             for child in children {
-                processes.append(
-                    .object(
-                        JSONObject([
-                            ("name", .string(child.name)), ("role", .string(role)),
-                            ("pid", .number(Int(child.process.pid))),
-                            ("state", .string(child.process.isAlive ? "running" : child.process.exitDescription)),
-                            ("uptime_seconds", Self.seconds(.now - child.startedAt)),
-                            ("restarts", .number(restarts)),
-                        ])))
+                var entry = JSONObject([
+                    ("name", .string(child.name)), ("role", .string(role)),
+                    ("pid", .number(Int(child.process.pid))),
+                    ("state", .string(child.process.isAlive ? "running" : child.process.exitDescription)),
+                    ("uptime_seconds", Self.seconds(.now - child.startedAt)), ("restarts", .number(restarts)),
+                ])
+                if let part = (frontends as? SplitFrontendManager)?.part(of: child) {
+                    entry["restarts"] = .number(part.manager.restarts)
+                    entry["share"] = .number(part.weight)
+                    entry["socket"] = .string(part.door.path)
+                }
+                processes.append(.object(entry))
             }
         }
         add(frontends?.children ?? [], role: "frontend", restarts: frontends?.restarts ?? 0)

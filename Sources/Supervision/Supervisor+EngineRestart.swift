@@ -181,6 +181,10 @@ extension Supervisor {
         for (index, transport) in current.enumerated() {
             transports[current.count == 1 ? clientIndex : index] = transport
         }
+        // So do those of a split of which one is left.
+        if let split = frontends as? SplitFrontendManager {
+            transports = Dictionary(uniqueKeysWithValues: split.parts.map { ($0.clientIndex, $0.manager.transport) })
+        }
         if let swap, swap.phase == .starting { transports[swap.clientIndex] = swap.successor.transport }
         let count = (transports.keys.max() ?? 0) + 1
         var inputs = Array(repeating: "", count: count)

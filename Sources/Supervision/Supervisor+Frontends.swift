@@ -4,6 +4,7 @@ import EngineProtocol
 extension Supervisor {
     /// Of several frontends on one socket anyone may have answered.
     var everyFrontendAccepts: Bool {
+        if let split = frontends as? SplitFrontendManager { return split.acceptsConnections }
         guard configuration.apiServerCount > 1, let frontends, let listener else { return true }
         return frontends.processes.allSatisfy {
             !$0.isAlive || ProcessInfo.acceptsConnections($0.pid, on: listener.descriptor.rawValue)
@@ -16,6 +17,9 @@ extension Supervisor {
     ) throws -> any FrontendManager {
         var launch = frontendLaunch()
         launch.startupReport = startupReport
+        if !configuration.split.isEmpty {
+            return try startSplit(launch, listener, transports, directory, factory)
+        }
         guard transports.count > 1 else {
             return try FrontendProcessManager(
                 launch, listener: listener, transport: transports[0], directory: directory, factory: factory)

@@ -53,6 +53,9 @@ extension Supervisor {
         guard configuration.dataParallel.isSingleNode else {
             throw SupervisionError(.usage, "swap works only if all engines run on this machine")
         }
+        guard configuration.split.isEmpty else {
+            throw SupervisionError(.usage, "swap works with one frontend, not with --split")
+        }
         guard state == "serving", let frontends = frontends as? FrontendProcessManager,
             frontends.firstExited() == nil
         else { throw SupervisionError(.failure, "the service is \(state)") }
@@ -116,7 +119,12 @@ extension Supervisor {
             return switchOver(swap)
         }
         if ContinuousClock.now - swap.startedAt > Self.swapPatience {
-            return giveUpSwap("the new frontend was not ready after \(Self.swapPatience.components.seconds) s")
+            let why =
+                isKnown
+                ? ""
+                : ": no engine has registered with it; vLLM's own engines register once, with the frontends of their start"
+            return giveUpSwap(
+                "the new frontend was not ready after \(Self.swapPatience.components.seconds) s\(why)")
         }
         swap.timer = loop.schedule(after: .milliseconds(15)) { [unowned self] in pollSwap() }
     }

@@ -118,7 +118,7 @@ package final class Supervisor {
         firstNode = try remote?.waitForInit(timeout: timeout, isInterrupted: isInterrupted)
         coordinator = try startCoordinator(directory, factory, isInterrupted: isInterrupted)
         if signals.stopRequested { return }
-        var transports = try (0..<configuration.apiServerCount).map { _ in
+        var transports = try (0..<max(configuration.apiServerCount, configuration.split.count)).map { _ in
             try makeTransport(configuration.frontendContract, directory)
         }
         if transports.contains(where: \.isChosenByTheFrontend) {
@@ -215,6 +215,7 @@ package final class Supervisor {
         }
         reached("frontend ready")
         enter("serving")
+        reportUsageStats()
         let times = milestones.map { "\($0.name) \(milliseconds($0.after)) ms" }.joined(separator: ", ")
         logger.info("Start-up: \(times)")
         if let listener { output.write(line: ReadyBanner(configuration, address: listener.displayAddress).text) }
@@ -273,7 +274,7 @@ package final class Supervisor {
     private func replace(_ frontend: SupervisedProcess) -> Bool {
         guard state != "starting", frontend.process.exitCode != 0,
             let delay = frontendRestarts.delay(now: .now)
-        else { return false }
+        else { return leaveToOthers(frontend) }
         logger.error(
             """
             process \(frontend.name) (pid \(frontend.process.pid)) died: \(frontend.process.exitDescription); \
@@ -334,6 +335,7 @@ package final class Supervisor {
         }
         // Nobody will accept on our copy any more; with it closed, the port is refused as soon as the frontend is gone.
         listener?.close()
+        (frontends as? SplitFrontendManager)?.stopListening()
         if drainTimeout != nil { drainFrontends(until: begin + patience, isInterrupted: isInterrupted) }
         let courtesy = endStreamsOfForeignFrontend(signals: signals)
         defer { loop.cancel(courtesy) }

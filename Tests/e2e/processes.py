@@ -27,6 +27,14 @@ def command(pid):
         return ""
 
 
+def program(pid):
+    """Name of the executable file; the command line may begin with a title instead."""
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:
+        return ""
+
+
 def all_pids():
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 

@@ -85,8 +85,7 @@ class Server:
     def child(self, role):
         """Pid of the frontend or of the engine."""
         for pid in processes.descendants(self.process.pid):
-            words = processes.command(pid).split()
-            if words and os.path.basename(words[0]) in CHILDREN[role]:
+            if processes.program(pid).startswith(CHILDREN[role]):
                 return pid
         self.fail(f"no {role} among the children: {[processes.command(p) for p in self.known]}")
 

@@ -27,7 +27,7 @@ def complete(server, tokens=TOKENS):
 
 def frontends(server):
     return sorted(pid for pid in processes.descendants(server.process.pid)
-                  if os.path.basename(processes.command(pid).split()[0]) == "vllm-swift")
+                  if processes.program(pid) == "vllm-swift")
 
 
 def answering(server):

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import http_client
+import processes
 from server import BINARY, DEFAULT_MODEL, wait_until
 
 FAKE_FRONTEND = os.path.join(os.path.dirname(__file__), "data", "fake_frontend.py")
@@ -90,6 +91,16 @@ def test_status_counts_restarts(fake):
     assert {process["role"]: process["restarts"] for process in status(fake)["processes"]} == {"frontend": 1, "engine": 0}
 
 
+def test_processes_are_known_by_their_roles(start_mock):
+    """In `ps` by vLLM's titles, and in the log by a prefix on every line."""
+    server = start_mock()
+    titles = {process["name"]: processes.command(process["pid"]).split()[0] for process in status(server)["processes"]}
+    assert titles == {"SwiftFrontend": "VLLM::APIServer", "EngineCore": "VLLM::EngineCore"}
+    pids = {process["name"]: process["pid"] for process in status(server)["processes"]} | {"Supervisor": server.process.pid}
+    for name, pid in pids.items():
+        assert f"({name} pid={pid}) " in server.log()
+
+
 def test_socket_is_private(fake):
     [path] = fake.scratch.rglob("control.sock")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -151,3 +162,31 @@ def test_signal_cuts_a_drain_short(start_mock):
     stream.finish()
     drain.join(10)
     server.assert_gone()
+
+
+# ---- usage statistics ----
+
+
+@pytest.mark.parametrize("forbidden", [None, "VLLM_NO_USAGE_STATS", "VLLM_DO_NOT_TRACK", "DO_NOT_TRACK", "file"])
+def test_usage_statistics_stay_here_and_need_consent(start_server, tmp_path, forbidden):
+    folder = tmp_path / "config" / "vllm"
+    environment = {"VLLM_CONFIG_ROOT": str(folder)}
+    if forbidden == "file":
+        folder.mkdir(parents=True)
+        (folder / "do_not_track").touch()
+    elif forbidden:
+        environment[forbidden] = "1"
+    words = ["mock", "--tokenizer", str(DEFAULT_MODEL), "--frontend", FAKE_FRONTEND]
+    server = start_server(*words, "--report-usage-stats", environment=environment)
+    file = folder / "usage_stats.json"
+    if forbidden:
+        assert not file.exists() and "No usage statistics are kept" in server.log()
+        return
+    [record] = map(json.loads, file.read_text().splitlines())
+    assert record["context"] == "OPENAI_API_SERVER" and record["model_architecture"] == "mock"
+    assert record["num_cpu"] == os.cpu_count() and record["total_memory"] > 1 << 20
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    # A second service adds its line; one that was not asked does not.
+    for options, lines in [(["--report-usage-stats"], 2), ([], 2)]:
+        start_server(*words, *options, environment=environment)
+        assert len(file.read_text().splitlines()) == lines

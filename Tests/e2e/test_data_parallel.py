@@ -63,7 +63,7 @@ def test_the_embedded_model_answers_the_same_from_every_engine(start_server):
 
 
 @pytest.mark.parametrize("name, pattern", [
-    ("DPCoordinator", r"dp-coordinator"), ("EngineCore_DP1", r"blas-engine.*--engine-index 1")])
+    ("DPCoordinator", r"dp-coordinator"), ("EngineCore_DP1", r"^VLLM::EngineCore_DP1 ")])
 def test_the_death_of_a_part_is_the_end_of_the_whole(start_server, name, pattern):
     server = start_server(*MOCK, "--data-parallel-size", "2")
     os.kill(child(server, pattern), signal.SIGKILL)

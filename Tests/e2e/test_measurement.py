@@ -209,7 +209,7 @@ def test_a_signal_in_the_middle_leaves_nothing(blow):
             assert run.process.poll() is None, run.finish()
             return any(path.endswith(".stamps") and os.path.getsize(path) for path in run.files() if os.path.exists(path))
         assert wait_until(answered, DEADLINE)
-        programs = {os.path.basename(words.split()[0]) for words in run.running().values() if words}
+        programs = {processes.program(pid) for pid in run.running()}
         assert {"vllm-engine", "vllm-swift", "blas-engine"} <= programs
         os.kill(run.process.pid, blow)
         status, out, errors = run.finish()
@@ -229,7 +229,7 @@ def test_a_signal_during_the_start_leaves_nothing():
 
 def test_kill_leaves_no_process():
     with started(*SMALL_AB, "--num-prompts", "5000", "--rounds", "1000") as run:
-        assert wait_until(lambda: any("blas-engine" in words for words in run.running().values()), DEADLINE)
+        assert wait_until(lambda: any(processes.program(pid) == "blas-engine" for pid in run.running()), DEADLINE)
         os.kill(run.process.pid, signal.SIGKILL)
         run.process.wait(10)
         run.assert_gone()

@@ -160,7 +160,7 @@ def kill_engine_while_it_restarts(r):
     r.load()
     r.service.kill("engine")
     r.pause(0.2)
-    engine = [pid for pid in processes.descendants(r.service.process.pid) if "blas-engine" in processes.command(pid).split(" ")[0]]
+    engine = [pid for pid in processes.descendants(r.service.process.pid) if processes.program(pid) == "blas-engine"]
     for pid in engine:
         try:
             os.kill(pid, signal.SIGKILL)
@@ -212,7 +212,7 @@ def kill_reaper_then_supervisor(r):
     r.load()
     names = {pid: open(f"/proc/{pid}/comm").read().strip() for pid in processes.descendants(r.service.process.pid)}
     children = [pid for pid in names if pid != r.service.process.pid and processes.stat(pid)[0] == r.service.process.pid
-                and not processes.command(pid).split(" ")[0].endswith(("vllm-swift", "blas-engine"))]
+                and processes.program(pid) not in ("vllm-swift", "blas-engine")]
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     expect(wait_until(lambda: "started another" in r.service.log(), 5), "the reaper was not replaced")

@@ -29,6 +29,7 @@ package struct ServeCommand: ParsableCommand {
             OTHER COMMANDS (`vllm-engine COMMAND --help`)
               status                    show the state of a running service, also as JSON
               swap                      put another frontend in place of the running one, without a failed request
+              top                       watch its processes, requests and latencies
               drain                     finish the open requests of a running service, then stop it
               ab                        compare frontends on the same engine: latency, CPU, memory, answers
               bench                     measure one server
@@ -82,7 +83,11 @@ package struct ServeCommand: ParsableCommand {
 
     /// Finds the programs and distributes the options.
     package func makeConfiguration() throws -> ServeConfiguration {
-        let kind = FrontendKind(supervisor.frontend)
+        let shares = try supervisor.makeShares()
+        if !shares.isEmpty, listen.uds != nil {
+            throw SupervisionError(.usage, "--split needs a TCP port: a unix socket cannot be shared by weight")
+        }
+        let kind = shares.first?.kind ?? FrontendKind(supervisor.frontend)
         if kind != .python, supervisor.python != nil {
             throw SupervisionError(.usage, "--python is only for --frontend python")
         }
@@ -104,10 +109,15 @@ package struct ServeCommand: ParsableCommand {
                 .usage,
                 "--headless and --restart on-failure exclude each other: the other node does not shake hands twice")
         }
+        if !shares.isEmpty, !topology.isSingleNode || topology.isHeadless || topology.loadBalancing != .internal {
+            throw SupervisionError(
+                .usage, "--split works only if all engines run on this machine, with internal load balancing")
+        }
         let program =
             topology.isHeadless
             ? ""
-            : try Binaries.frontend(kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
+            : try shares.first?.executable
+                ?? Binaries.frontend(kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
         let model = try model ?? Binaries.defaultModel(explicit: nil)
         if model != "mock", !isDirectory(model) {
             throw SupervisionError(.usage, "model folder \(model) does not exist")
@@ -117,8 +127,12 @@ package struct ServeCommand: ParsableCommand {
             model: model, frontendExecutable: program,
             engineExecutable: try Binaries.engine(explicit: supervisor.engineBinary))
         configuration.frontend = kind
-        configuration.frontendContract = try FrontendContract(
-            of: topology.isHeadless ? .swift : kind, program: program, release: supervisor.frontendVersion)
+        configuration.split = shares
+        configuration.reportsUsageStats = supervisor.reportUsageStats
+        configuration.frontendContract =
+            try shares.first?.contract
+            ?? FrontendContract(
+                of: topology.isHeadless ? .swift : kind, program: program, release: supervisor.frontendVersion)
         configuration.servedModelNames = frontend.servedModelName
         configuration.apiServerCount = supervisor.apiServerCount
         configuration.dataParallel = topology
@@ -214,7 +228,8 @@ package struct VLLMEngineCommand: ParsableCommand {
         abstract: "Supervisor for vLLM frontends and engines.",
         version: "vllm-engine 0.1.0",
         subcommands: [
-            ServeCommand.self, StatusCommand.self, DrainCommand.self, SwapCommand.self, CoordinatorCommand.self,
+            ServeCommand.self, StatusCommand.self, DrainCommand.self, SwapCommand.self, TopCommand.self,
+            CoordinatorCommand.self,
         ],
         defaultSubcommand: ServeCommand.self)
 

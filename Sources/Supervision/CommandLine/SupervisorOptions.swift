@@ -6,9 +6,16 @@ package struct SupervisorOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
             "Which process answers HTTP: swift, rust (vLLM's vllm-rs), python (vLLM's API server), or a program with "
-                + "the command line of `vllm-rs frontend`.",
+                + "the command line of `vllm-rs frontend`. Several, separated by commas, with --split.",
             valueName: "swift|rust|python|PATH"))
     package var frontend: String = "swift"
+
+    @Option(
+        help: ArgumentHelp(
+            "Shares of several frontends that serve at the same time, such as 70/30 with --frontend swift,rust. They hold "
+                + "on average and per connection. Needs this project's engine: vLLM's takes all frontends for one.",
+            valueName: "n/n"))
+    package var split: String?
 
     @Option(help: ArgumentHelp("The frontend's program, if it is not beside this one or on PATH.", valueName: "path"))
     package var frontendBinary: String?
@@ -52,6 +59,12 @@ package struct SupervisorOptions: ParsableArguments {
 
     @Option(help: ArgumentHelp("Seconds that open requests may take to finish after a stop signal.", valueName: "s"))
     package var shutdownTimeout: SecondsOption?
+
+    @Flag(
+        help: ArgumentHelp(
+            "Note what was served on which machine, in usage_stats.json of vLLM's configuration folder. Nothing is sent; "
+                + "VLLM_NO_USAGE_STATS=1 and DO_NOT_TRACK=1 forbid it."))
+    package var reportUsageStats = false
 
     @Option(help: "Number of frontend processes on the one port; swift and python.")
     package var apiServerCount: Int = 1

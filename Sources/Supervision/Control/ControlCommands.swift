@@ -170,6 +170,11 @@ package struct StatusTable {
             while line.last == " " { line.removeLast() }
             lines.append(line)
         }
+        for process in status["processes"]?.arrayValue ?? [] where process["socket"] != nil {
+            lines.append(
+                "\(string(process["name"])) has share \(string(process["share"])) of new connections; its own pages: "
+                    + "curl --unix-socket \(string(process["socket"])) http://localhost/metrics")
+        }
         text = lines.joined(separator: "\n")
     }
 }

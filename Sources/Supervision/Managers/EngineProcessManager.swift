@@ -63,6 +63,7 @@ package final class EngineProcessManager {
                 "--engine-index", String(rank), launch.isHeadless ? "--headless" : "--local",
             ] + launch.arguments,
             environment: launch.environment)
+        request.title = "VLLM::\(request.name)"
         let death = request.inherit(factory.deathDescriptor)
         request.arguments += ["--death-fd", String(death)]
         let child = try factory.start(request)

@@ -120,6 +120,8 @@ package struct FrontendLaunch {
     /// Which of `clientCount` frontends this is.
     package var clientIndex = 0
     package var clientCount = 1
+    /// Which of several different frontends this is; nil = there is one kind.
+    package var shareIndex: Int?
     /// Where several frontends keep their metrics, so that each can show the sums.
     package var metricsDirectory: String?
     /// The HTTP address, for the Python server's log.
@@ -141,8 +143,22 @@ package struct FrontendLaunch {
         self.environment = environment
     }
 
+    /// What `ps` shows in place of the program's path. Python gives itself vLLM's title; its interpreter needs the path.
+    var processTitle: String? {
+        switch kind {
+        case .swift, .rust: "VLLM::APIServer\(suffix)"
+        case .python, .program: nil
+        }
+    }
+
     /// Name of the process in logs.
-    var processName: String { clientCount > 1 ? "\(kind.processName)_\(clientIndex)" : kind.processName }
+    var processName: String { kind.processName + suffix }
+
+    /// Tells several frontends apart.
+    private var suffix: String {
+        if let shareIndex { return "_\(shareIndex)" }
+        return clientCount > 1 ? "_\(clientIndex)" : ""
+    }
 
     /// The words after the program, in vLLM's order.
     package func commandLine(listenDescriptor: Int32, transport: [String], argumentsJSON: String) -> [String] {

@@ -75,6 +75,7 @@ package final class FrontendProcessManager: FrontendManager {
             name: launch.processName, executable: launch.executable, arguments: [],
             environment: launch.environment)
         if restarts == 0 { request.environment["VLLM_ENGINE_STARTUP"] = launch.startupReport }
+        request.title = launch.processTitle
         let death = request.inherit(factory.deathDescriptor)
         request.environment[OrphanGuard.deathDescriptorVariable] = String(death)
         let listenDescriptor = request.inherit(listener.descriptor.rawValue)
@@ -82,6 +83,10 @@ package final class FrontendProcessManager: FrontendManager {
         request.arguments = words(launch.arguments.json)
         if let metricsDirectory = launch.metricsDirectory, launch.kind == .python {
             request.environment["PROMETHEUS_MULTIPROC_DIR"] = metricsDirectory
+        }
+        // Whether a frontend without an engine should end is for the supervisor to say.
+        if launch.kind == .swift, request.environment["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] == nil {
+            request.environment["VLLM_KEEP_ALIVE_ON_ENGINE_DEATH"] = "1"
         }
         let child = try factory.start(request)
         addressReport?.spawned()

@@ -7,6 +7,9 @@ package struct SpawnRequest {
     package var name: String
     /// Absolute path; PATH is not searched.
     package var executable: String
+    /// Shown by `ps` in place of the program's path, such as `VLLM::EngineCore`: argv[0]. Not for programs that find
+    /// themselves or their interpreter by it.
+    package var title: String?
     /// Without argv[0].
     package var arguments: [String]
     /// Complete environment of the child.
@@ -69,7 +72,7 @@ package final class SubprocessWrapper {
         var spawned = cps_spawned()
         var stage = CPS_STAGE_NONE
         let environment = request.environment.map { "\($0.key)=\($0.value)" }.sorted()
-        let error = withCStrings([request.executable] + request.arguments) { argv in
+        let error = withCStrings([request.title ?? request.executable] + request.arguments) { argv in
             withCStrings(environment) { envp in
                 request.executable.withCString { path in
                     withOptionalCString(request.directory) { directory in

@@ -73,6 +73,20 @@ package final class HTTPListener {
             probeAddress: bound.reachable, unixPath: nil)
     }
 
+    /// Another socket on the same TCP address. Both need `SO_REUSEPORT`, this one's must be set already.
+    func sibling() throws -> HTTPListener {
+        guard let address = SocketAddress.ofSocket(descriptor.rawValue) else {
+            throw SupervisionError(.addressInUse, "cannot read the address of the HTTP socket")
+        }
+        let other = try makeStreamSocket(address.family)
+        setSocketFlag(other.rawValue, SOL_SOCKET, SO_REUSEPORT, true)
+        setSocketFlag(other.rawValue, SOL_SOCKET, SO_REUSEADDR, true)
+        let code = Self.attempt(other, address)
+        guard code == 0 else { throw Self.bindError(code, address) }
+        return HTTPListener(
+            descriptor: other, displayAddress: displayAddress, port: port, probeAddress: probeAddress, unixPath: nil)
+    }
+
     private static func attempt(_ descriptor: FileDescriptor, _ address: SocketAddress) -> Int32 {
         address.withPointer { Glibc.bind(descriptor.rawValue, $0, $1) } == 0 ? 0 : errno
     }

@@ -1,0 +1,143 @@
+import Glibc
+
+/// A private unix socket (in the 0700 runtime directory) that leads to one frontend of several on the same port, for its
+/// own `/metrics` and `/health`. It passes bytes on; encrypted ones stay encrypted.
+package final class FrontendDoor {
+    private static let mostConnections = 16
+    private static let chunk = 64 << 10
+
+    package let path: String
+    private let target: HTTPListener
+    private let group: ReusePortGroup
+    private let loop: EventLoop
+    private let listener: FileDescriptor
+    private var passages: [ObjectIdentifier: Passage] = [:]
+
+    package init(path: String, to target: HTTPListener, in group: ReusePortGroup, loop: EventLoop) throws {
+        self.path = path
+        self.target = target
+        self.group = group
+        self.loop = loop
+        let address = try SocketAddress.unix(path: path)
+        listener = try makeStreamSocket(AF_UNIX, nonBlocking: true)
+        guard address.withPointer({ bind(listener.rawValue, $0, $1) }) == 0, chmod(path, 0o600) == 0,
+            listen(listener.rawValue, 16) == 0
+        else { throw SupervisionError(.failure, "\(path): \(describeErrno(errno))") }
+        loop.watch(listener.rawValue) { [unowned self] in accept() }
+    }
+
+    deinit { close() }
+
+    /// Idempotent.
+    package func close() {
+        guard listener.isOpen else { return }
+        loop.unwatch(listener.rawValue)
+        listener.close()
+        unlink(path)
+        for passage in passages.values { passage.close() }
+        passages = [:]
+    }
+
+    private func accept() {
+        let client = FileDescriptor(owning: Glibc.accept(listener.rawValue, nil, nil))
+        guard client.isOpen else { return }
+        _ = fcntl(client.rawValue, F_SETFD, FD_CLOEXEC)
+        _ = fcntl(client.rawValue, F_SETFL, O_NONBLOCK)
+        // Beyond the limit, or without the frontend, the client sees the end of its connection.
+        guard passages.count < Self.mostConnections, let (server, settled) = try? group.connect(to: target) else {
+            return
+        }
+        let passage = Passage(client, server, loop: loop, settled: settled)
+        let id = ObjectIdentifier(passage)
+        passage.onEnd = { [unowned self] in passages[id] = nil }
+        passages[id] = passage
+    }
+
+    /// Two sockets, each of which gets what the other sends.
+    private final class Passage {
+        private final class Side {
+            let socket: FileDescriptor
+            /// Not written to this side yet.
+            var pending: [UInt8] = []
+            /// This side sends no more.
+            var hasEnded = false
+            var wasShut = false
+            init(_ socket: FileDescriptor) { self.socket = socket }
+        }
+
+        private let client: Side
+        private let server: Side
+        private let loop: EventLoop
+        private var settled: (() -> Void)?
+        var onEnd: (() -> Void)?
+
+        init(_ client: FileDescriptor, _ server: FileDescriptor, loop: EventLoop, settled: @escaping () -> Void) {
+            self.client = Side(client)
+            self.server = Side(server)
+            self.loop = loop
+            self.settled = settled
+            // Writable = connected, or failed, which the first read tells.
+            loop.watch(server.rawValue, for: POLLOUT) { [unowned self] in
+                self.settled?()
+                self.settled = nil
+                pump()
+            }
+        }
+
+        func close() {
+            settled?()
+            settled = nil
+            for side in [client, server] where side.socket.isOpen {
+                loop.unwatch(side.socket.rawValue)
+                side.socket.close()
+            }
+        }
+
+        private func pump() {
+            guard move(from: client, to: server), move(from: server, to: client) else {
+                close()
+                onEnd?()
+                return
+            }
+            for (side, other) in [(client, server), (server, client)] {
+                // Reading waits while the other side does not take what is there.
+                let events =
+                    (side.hasEnded || !other.pending.isEmpty ? 0 : POLLIN) | (side.pending.isEmpty ? 0 : POLLOUT)
+                if events == 0 {
+                    loop.unwatch(side.socket.rawValue)
+                } else {
+                    loop.watch(side.socket.rawValue, for: events) { [unowned self] in pump() }
+                }
+            }
+        }
+
+        /// Whether the passage goes on.
+        private func move(from source: Side, to target: Side) -> Bool {
+            if !source.hasEnded, target.pending.isEmpty {
+                var chunk = [UInt8](repeating: 0, count: FrontendDoor.chunk)
+                let count = recv(source.socket.rawValue, &chunk, chunk.count, 0)
+                if count > 0 {
+                    target.pending = Array(chunk[..<count])
+                } else if count == 0 {
+                    source.hasEnded = true
+                } else if errno != EAGAIN && errno != EINTR {
+                    return false
+                }
+            }
+            if !target.pending.isEmpty {
+                let flags = Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)
+                let count = send(target.socket.rawValue, target.pending, target.pending.count, flags)
+                if count > 0 {
+                    target.pending.removeFirst(count)
+                } else if errno != EAGAIN && errno != EINTR {
+                    return false
+                }
+            }
+            if source.hasEnded, target.pending.isEmpty, !target.wasShut {
+                target.wasShut = true
+                shutdown(target.socket.rawValue, Int32(SHUT_WR))
+            }
+            return !(source.hasEnded && target.hasEnded && source.pending.isEmpty && target.pending.isEmpty)
+        }
+    }
+}
