@@ -61,27 +61,7 @@ final class ClientThread {
 
     /// Starts the thread, which owns this object from here on.
     func spawn() throws(ZMQError) {
-        var thread = pthread_t()
-        let context = Unmanaged.passRetained(self)
-        // Signals are for the main thread: this one would only be interrupted by them.
-        var all = sigset_t()
-        var previous = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, &previous)
-        let status = pthread_create(
-            &thread, nil,
-            { raw in
-                nameThisThread("engine-client")
-                let owner = Unmanaged<ClientThread>.fromOpaque(raw!).takeRetainedValue()
-                owner.run()
-                return nil
-            }, context.toOpaque())
-        pthread_sigmask(SIG_SETMASK, &previous, nil)
-        guard status == 0 else {
-            context.release()
-            throw ZMQError(code: status, operation: "start the engine-client thread")
-        }
-        pthread_detach(thread)
+        try startDetachedThread(named: "engine-client", owning: self) { $0.run() }
     }
 
     // MARK: - Loop

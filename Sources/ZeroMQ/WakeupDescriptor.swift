@@ -24,6 +24,3 @@ package final class WakeupDescriptor: Sendable {
         while read(descriptor, &counter, 8) < 0 && errno == EINTR {}
     }
 }
-
-/// Names the calling thread for debuggers and `top`; at most 15 bytes count.
-package func nameThisThread(_ name: String) { vllm_name_this_thread(name) }

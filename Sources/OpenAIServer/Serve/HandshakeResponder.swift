@@ -35,26 +35,7 @@ final class HandshakeResponder: Sendable {
     }
 
     func start() throws(ZMQError) {
-        var thread = pthread_t()
-        let context = Unmanaged.passRetained(self)
-        // Signals are for the main thread.
-        var all = sigset_t()
-        var previous = sigset_t()
-        sigfillset(&all)
-        pthread_sigmask(SIG_SETMASK, &all, &previous)
-        let status = pthread_create(
-            &thread, nil,
-            { raw in
-                nameThisThread("handshake")
-                Unmanaged<HandshakeResponder>.fromOpaque(raw!).takeRetainedValue().run()
-                return nil
-            }, context.toOpaque())
-        pthread_sigmask(SIG_SETMASK, &previous, nil)
-        guard status == 0 else {
-            context.release()
-            throw ZMQError(code: status, operation: "start the handshake thread")
-        }
-        pthread_detach(thread)
+        try startDetachedThread(named: "handshake", owning: self) { $0.run() }
     }
 
     /// Ends the thread, which gives up the port.
