@@ -43,6 +43,16 @@ struct APIContext: Sendable {
         PromptPreparation(model: model, maxModelLength: try maxModelLength())
     }
 
+    /// All that can be refused before the prompt is rendered and tokenised, in the order of vLLM's answers.
+    ///
+    /// - Returns: how prompts are prepared for the engines that serve now.
+    func check(_ sampling: SamplingFields, logprobs: Int?, promptLogprobs: Int?) throws(APIError) -> PromptPreparation {
+        try rules.checkFields(sampling, logprobs: logprobs, promptLogprobs: promptLogprobs)
+        try rules.checkStopStrings(sampling.stop)
+        try checkModel(sampling.model)
+        return try promptPreparation()
+    }
+
     /// Any served name is accepted; none, null and "" mean the first.
     func checkModel(_ name: String?) throws(APIError) {
         guard let name, !name.isEmpty, !model.names.contains(name) else { return }

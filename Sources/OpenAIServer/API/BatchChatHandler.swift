@@ -26,10 +26,8 @@ struct BatchChatHandler: RouteHandler {
                     value: first.sampling.n)
             }
             let logprobs = first.logprobs ? first.topLogprobs : nil
-            try api.rules.checkFields(first.sampling, logprobs: logprobs, promptLogprobs: first.promptLogprobsAsked)
-            try api.rules.checkStopStrings(first.sampling.stop)
-            try api.checkModel(first.sampling.model)
-            let preparation = try api.promptPreparation()
+            let preparation = try api.check(
+                first.sampling, logprobs: logprobs, promptLogprobs: first.promptLogprobsAsked)
             let model = api.model
             let renderings = chats.map(\.rendering)
             let addSpecialTokens = first.addSpecialTokens

@@ -13,11 +13,8 @@ struct ChatHandler: RouteHandler {
             let body = try RequestBody.object(request)
             let chat = try ChatRequest(body, limits: api.limits, settings: api.chat)
             let logprobs = chat.logprobs ? chat.topLogprobs : nil
-            try api.rules.checkFields(
+            let preparation = try api.check(
                 chat.sampling, logprobs: logprobs, promptLogprobs: chat.promptLogprobsAsked)
-            try api.rules.checkStopStrings(chat.sampling.stop)
-            try api.checkModel(chat.sampling.model)
-            let preparation = try api.promptPreparation()
             let model = api.model
             let rendering = chat.rendering
             let addSpecialTokens = chat.addSpecialTokens
@@ -62,8 +59,7 @@ struct ChatHandler: RouteHandler {
                 model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs),
             prompt: prompt, returnPromptText: chat.returnPromptText,
             includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
-            continuousUsage: (sampling.streamOptions?.includeUsage ?? false)
-                && (sampling.streamOptions?.continuousUsageStats ?? false))
+            continuousUsage: sampling.streamOptions?.continuousUsage ?? false)
         let selection = api.model.parsers
         let parseTools = chat.toolChoice != .none
         struct ParserSetting {

@@ -11,11 +11,8 @@ struct CompletionsHandler: RouteHandler {
         do throws(APIError) {
             let (body, tokens) = try RequestBody.object(request, takingIntegersOf: "prompt")
             let completion = try CompletionRequest(body, promptTokens: tokens, limits: api.limits)
-            try api.rules.checkFields(
+            let preparation = try api.check(
                 completion.sampling, logprobs: completion.logprobs, promptLogprobs: completion.promptLogprobsAsked)
-            try api.rules.checkStopStrings(completion.sampling.stop)
-            try api.checkModel(completion.sampling.model)
-            let preparation = try api.promptPreparation()
             let size = completion.prompts.reduce(0) { sum, prompt in
                 if case .text(let text) = prompt { sum + text.utf8.count } else { sum }
             }
@@ -64,8 +61,7 @@ struct CompletionsHandler: RouteHandler {
             writer: LogprobsWriter(
                 model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs),
             prompts: prompts, includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
-            continuousUsage: (sampling.streamOptions?.includeUsage ?? false)
-                && (sampling.streamOptions?.continuousUsageStats ?? false))
+            continuousUsage: sampling.streamOptions?.continuousUsage ?? false)
         let batch = try api.lower(
             sampling, prompts: prompts, maxTokens: maxTokens, logprobs: completion.logprobs,
             identity: identity, request: request)

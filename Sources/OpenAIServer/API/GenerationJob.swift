@@ -180,12 +180,7 @@ final class GenerationJob {
         end()
         response.endCause = cause
         if formatter.hasStarted {
-            response.appendEvents { buffer in
-                error.appendEvent(to: &buffer)
-                buffer.appendLiteral("data: [DONE]\n\n")
-            }
-            response.flush()
-            response.endEventStream()
+            response.finishEvents { error.appendEvent(to: &$0) }
         } else {
             response.send(error)
         }

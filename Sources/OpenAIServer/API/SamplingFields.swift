@@ -50,6 +50,9 @@ struct SamplingFields {
         var includeUsage = false
         var continuousUsageStats = false
         var isEmpty = true
+
+        /// Usage in every chunk counts only together with usage at all.
+        var continuousUsage: Bool { includeUsage && continuousUsageStats }
     }
 
     init(_ reader: inout FieldReader, limits: APILimits) {

@@ -34,7 +34,7 @@ struct StreamFrame {
 
     /// The usage if it was asked for, `[DONE]`, and the end of the stream.
     func finish(_ job: GenerationJob) {
-        job.response.appendEvents { buffer in
+        job.response.finishEvents { buffer in
             if includesUsage {
                 appendHead(to: &buffer)
                 buffer.appendLiteral("],\"system_fingerprint\":")
@@ -45,9 +45,6 @@ struct StreamFrame {
                     showCreatedCache: showsCreatedCache)
                 buffer.appendLiteral("}\n\n")
             }
-            buffer.appendLiteral("data: [DONE]\n\n")
         }
-        job.response.flush()
-        job.response.endEventStream()
     }
 }

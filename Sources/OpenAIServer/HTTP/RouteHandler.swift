@@ -1,3 +1,4 @@
+import JSONBytes
 import NIOCore
 import NIOHTTP1
 
@@ -65,4 +66,16 @@ package protocol ResponseWriter: AnyObject {
 
     /// Ends the event stream (after the handler appended its terminal `data: [DONE]` frame).
     func endEventStream()
+}
+
+extension ResponseWriter {
+    /// Ends the event stream: the last events, if there are any, then `data: [DONE]`, in one write.
+    func finishEvents(_ body: (inout ByteBuffer) -> Void) {
+        appendEvents { buffer in
+            body(&buffer)
+            buffer.appendLiteral("data: [DONE]\n\n")
+        }
+        flush()
+        endEventStream()
+    }
 }

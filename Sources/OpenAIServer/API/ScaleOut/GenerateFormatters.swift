@@ -170,16 +170,13 @@ final class GenerateStreamFormatter: GenerationFormatter {
     }
 
     func finish(_ job: GenerationJob) {
-        job.response.appendEvents { buffer in
+        job.response.finishEvents { buffer in
             if view.includeUsage {
                 appendHead(to: &buffer)
                 job.usage.append(
                     to: &buffer, showPromptDetails: job.api.showPromptTokensDetails, showCreatedCache: false)
                 buffer.appendLiteral(",\"output_mode\":\"tokens\",\"choices\":[]}\n\n")
             }
-            buffer.appendLiteral("data: [DONE]\n\n")
         }
-        job.response.flush()
-        job.response.endEventStream()
     }
 }

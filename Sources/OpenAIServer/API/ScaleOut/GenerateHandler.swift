@@ -15,11 +15,8 @@ struct GenerateHandler: RouteHandler {
             var sampling = generate.sampling
             // Here usage options without a stream mean nothing and harm nobody, as in vLLM.
             if !sampling.stream { sampling.streamOptions = nil }
-            try api.rules.checkFields(
+            let preparation = try api.check(
                 sampling, logprobs: generate.logprobs, promptLogprobs: sampling.stream ? nil : sampling.promptLogprobs)
-            try api.rules.checkStopStrings(sampling.stop)
-            try api.checkModel(sampling.model)
-            let preparation = try api.promptPreparation()
             let prompt = try preparation.prepare(tokenIDs: generate.tokenIDs, needsText: false, truncation: nil)
             let identity = api.identity(prefix: "generate-tokens-", sampling: sampling, request: request)
             var rules = api.rules
@@ -33,8 +30,7 @@ struct GenerateHandler: RouteHandler {
                 returnPromptTokenIDs: sampling.returnTokenIDs,
                 writer: LogprobsWriter(model: api.model, asTokenIDs: false),
                 includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
-                continuousUsage: (sampling.streamOptions?.includeUsage ?? false)
-                    && (sampling.streamOptions?.continuousUsageStats ?? false))
+                continuousUsage: sampling.streamOptions?.continuousUsage ?? false)
             let count = batch.sequences.count
             let formatter: any GenerationFormatter =
                 sampling.stream

@@ -30,11 +30,8 @@ struct RenderHandler: RouteHandler {
         throws(APIError)
     {
         let completion = try CompletionRequest(body, limits: api.limits)
-        try api.rules.checkFields(
+        let preparation = try api.check(
             completion.sampling, logprobs: completion.logprobs, promptLogprobs: completion.promptLogprobsAsked)
-        try api.rules.checkStopStrings(completion.sampling.stop)
-        try api.checkModel(completion.sampling.model)
-        let preparation = try api.promptPreparation()
         let given = body["max_tokens"]?.isNull == false ? completion.maxTokens : nil
         api.offload(size: request.body.readableBytes, response: response) { () throws(APIError) -> [PreparedPrompt] in
             try CompletionsHandler.prepare(completion, preparation)
@@ -54,10 +51,8 @@ struct RenderHandler: RouteHandler {
     private func chat(_ body: JSONObject, _ request: HTTPRequest, _ response: any ResponseWriter) throws(APIError) {
         let chat = try ChatRequest(body, limits: api.limits, settings: api.chat)
         let logprobs = chat.logprobs ? chat.topLogprobs : nil
-        try api.rules.checkFields(chat.sampling, logprobs: logprobs, promptLogprobs: chat.promptLogprobsAsked)
-        try api.rules.checkStopStrings(chat.sampling.stop)
-        try api.checkModel(chat.sampling.model)
-        let preparation = try api.promptPreparation()
+        let preparation = try api.check(
+            chat.sampling, logprobs: logprobs, promptLogprobs: chat.promptLogprobsAsked)
         let model = api.model
         api.offload(size: request.body.readableBytes, response: response) { () throws(APIError) -> PreparedPrompt in
             try preparation.prepare(
