@@ -11,9 +11,7 @@ extension Supervisor {
 
     /// For the frontend's `/health/startup`: when this process began on the monotonic clock, and its milestones.
     var startupReport: String {
-        var clock = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &clock)
-        let begin = Double(clock.tv_sec) + Double(clock.tv_nsec) / 1e9 - (ContinuousClock.now - start).inSeconds
+        let begin = ProcessInfo.monotonicSeconds() - (ContinuousClock.now - start).inSeconds
         return (["\(begin)"] + milestones.map { "\($0.name)=\($0.after.inSeconds)" }).joined(separator: " ")
     }
 

@@ -74,10 +74,9 @@ struct ProcessTree: Sendable {
         // The kernel's encoding of a process's CPU clock: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED).
         var time = timespec()
         guard clock_gettime(clockid_t(bitPattern: UInt32(bitPattern: ~pid) << 3 | 2), &time) == 0,
-            let stat = ProcessInfo.readFile("/proc/\(pid)/stat"), let end = stat.lastIndex(of: ")")
+            let fields = ProcessInfo.statFields(of: pid)
         else { return nil }
         counters.cpu = Nanoseconds(time.tv_sec) * 1_000_000_000 + Nanoseconds(time.tv_nsec)
-        let fields = stat[stat.index(after: end)...].split(separator: " ")
         if fields.count > 12 {
             let tick = 1_000_000_000 / Nanoseconds(max(sysconf(Int32(_SC_CLK_TCK)), 1))
             counters.user = (Nanoseconds(fields[11]) ?? 0) * tick

@@ -90,9 +90,7 @@ package struct ServiceSample {
         guard let status = try client.receive() else {
             throw SupervisionError(.failure, "the supervisor hung up")
         }
-        var now = timespec()
-        clock_gettime(CLOCK_MONOTONIC, &now)
-        time = Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
+        time = ProcessInfo.monotonicSeconds()
         state = status["state"]?.stringValue ?? "-"
         address = status["address"]?.stringValue ?? ""
         model = status["model"]?.stringValue ?? "-"
@@ -134,11 +132,8 @@ package struct ServiceSample {
 
     /// Processor time and memory, from /proc.
     private static func usage(of pid: pid_t) -> (Double?, Double?) {
-        guard let text = ProcessInfo.readFile("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else {
-            return (nil, nil)
-        }
-        let fields = text[text.index(after: end)...].split(separator: " ")
-        guard fields.count > 21, let user = Double(fields[11]), let system = Double(fields[12]),
+        guard let fields = ProcessInfo.statFields(of: pid), fields.count > 21, let user = Double(fields[11]),
+            let system = Double(fields[12]),
             let pages = Double(fields[21])
         else { return (nil, nil) }
         return ((user + system) / Double(sysconf(Int32(_SC_CLK_TCK))), pages * Double(sysconf(Int32(_SC_PAGESIZE))))

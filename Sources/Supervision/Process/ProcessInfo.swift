@@ -5,11 +5,15 @@ package enum ProcessInfo {
     /// When the process started, in clock ticks since boot. Together with the pid it names a process for good, since
     /// pids are reused. Nil when there is no such process.
     package static func startTime(of pid: pid_t) -> UInt64? {
-        guard let text = readFile("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
-        // Field 2 is the name in parentheses; the start time is field 22.
-        let fields = text[text.index(after: end)...].split(separator: " ")
-        guard fields.count > 19 else { return nil }
+        guard let fields = statFields(of: pid), fields.count > 19 else { return nil }
         return UInt64(fields[19])
+    }
+
+    /// `/proc/PID/stat` from its third field, the state, on: the second is the name in parentheses, which may hold
+    /// anything. So proc(5)'s field N is at N - 3.
+    package static func statFields(of pid: pid_t) -> [Substring]? {
+        guard let text = readFile("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
+        return text[text.index(after: end)...].split(separator: " ")
     }
 
     /// Argument vector, or the kernel's short name in brackets when there is none.
@@ -55,9 +59,8 @@ package enum ProcessInfo {
     }
 
     static func parent(of pid: pid_t) -> pid_t? {
-        guard let text = readFile("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
-        let fields = text[text.index(after: end)...].split(separator: " ")
-        return fields.count > 1 ? pid_t(fields[1]) : nil
+        guard let fields = statFields(of: pid), fields.count > 1 else { return nil }
+        return pid_t(fields[1])
     }
 
     /// Processors that this process may run on.
@@ -105,6 +108,13 @@ package enum ProcessInfo {
             if name != ".", name != ".." { names.append(name) }
         }
         return names
+    }
+
+    /// CLOCK_MONOTONIC in seconds, the same in every process of the machine.
+    static func monotonicSeconds() -> Double {
+        var now = timespec()
+        clock_gettime(CLOCK_MONOTONIC, &now)
+        return Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
     }
 
     /// The environment of this process.
