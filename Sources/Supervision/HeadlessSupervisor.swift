@@ -74,13 +74,7 @@ package final class HeadlessSupervisor {
         let patience = max(configuration.shutdownTimeout, .seconds(5))
         let killed = engines.shutdown(timeout: patience, isInterrupted: isInterrupted)
         if let exited {
-            exited.log.drain()
-            let block = exited.log.errorBlock
-            if !block.isEmpty {
-                output.write(line: "--- last output of \(exited.name) (pid \(exited.process.pid)) ---")
-                for line in block { output.write(line: line) }
-                output.write(line: "---")
-            }
+            exited.log.writeErrorBlock()
             logger.error(
                 """
                 engine process \(exited.name) (pid \(exited.process.pid)) ended unexpectedly: \

@@ -398,13 +398,7 @@ package final class Supervisor {
     /// The failing child's own last words, then the cause as the last line.
     private func report(_ code: ExitCode, _ message: String, childNamed name: String?) {
         if let child = children.first(where: { $0.name == name }) {
-            child.log.drain()
-            let block = child.log.errorBlock
-            if !block.isEmpty {
-                output.write(line: "--- last output of \(child.name) (pid \(child.process.pid)) ---")
-                for line in block { output.write(line: line) }
-                output.write(line: "---")
-            }
+            child.log.writeErrorBlock()
         }
         logger.error("\(message) (exit code \(code.rawValue))")
     }

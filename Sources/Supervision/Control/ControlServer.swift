@@ -55,12 +55,7 @@ package final class ControlServer {
     ) throws {
         self.loop = loop
         self.handler = handler
-        let address = try SocketAddress.unix(path: path)
-        listener = try makeStreamSocket(AF_UNIX, nonBlocking: true)
-        // Nobody can connect between bind and chmod: there is no listening yet.
-        guard address.withPointer({ bind(listener.rawValue, $0, $1) }) == 0, chmod(path, 0o600) == 0,
-            listen(listener.rawValue, 16) == 0
-        else { throw SupervisionError(.failure, "control socket \(path): \(describeErrno(errno))") }
+        listener = try makePrivateListener(path: path)
         loop.watch(listener.rawValue) { [unowned self] in accept() }
     }
 
@@ -75,11 +70,7 @@ package final class ControlServer {
     }
 
     private func accept() {
-        while true {
-            let socket = FileDescriptor(owning: Glibc.accept(listener.rawValue, nil, nil))
-            guard socket.isOpen else { return }
-            _ = fcntl(socket.rawValue, F_SETFD, FD_CLOEXEC)
-            _ = fcntl(socket.rawValue, F_SETFL, O_NONBLOCK)
+        while let socket = acceptConnection(listener) {
             guard exchanges.count < Self.mostConnections, isFromOwner(socket) else { continue }
             let exchange = Exchange(socket, server: self)
             exchanges[socket.rawValue] = exchange

@@ -16,7 +16,7 @@ package struct MetricsReading: Sendable {
             }
             let series = line[..<blank]
             let name = String(series.prefix { $0 != "{" })
-            if name.hasSuffix("_bucket"), let start = series.range(ofASCII: "le=\"") {
+            if name.hasSuffix("_bucket"), let start = series.index(afterASCII: "le=\"") {
                 let text = series[start...].prefix { $0 != "\"" }
                 let bound = text == "+Inf" ? Double.infinity : Double(text) ?? .nan
                 if !bound.isNaN { buckets[String(name.dropLast(7)), default: [:]][bound, default: 0] += value }
@@ -47,19 +47,6 @@ package struct MetricsReading: Sendable {
             lower = bucket
         }
         return lower.bound
-    }
-}
-
-extension Substring {
-    /// Index after the first occurrence.
-    fileprivate func range(ofASCII text: String) -> Index? {
-        let pattern = Array(text.utf8)
-        var index = utf8.startIndex
-        while let end = utf8.index(index, offsetBy: pattern.count, limitedBy: utf8.endIndex) {
-            if utf8[index..<end].elementsEqual(pattern) { return end }
-            index = utf8.index(after: index)
-        }
-        return nil
     }
 }
 

@@ -123,12 +123,22 @@ package final class ChildLog {
         return Array(recent[first...].prefix(20))
     }
 
+    /// Repeats the child's own last words, if there are any, for whoever reads why the service ended.
+    package func writeErrorBlock() {
+        drain()
+        let block = errorBlock
+        guard !block.isEmpty else { return }
+        output.write(line: "--- last output of \(name) (pid \(pid ?? 0)) ---")
+        for line in block { output.write(line: line) }
+        output.write(line: "---")
+    }
+
     /// Whether the line already says who printed it, as vLLM's processes do: `(RustFrontend pid=12) ...`.
     static func carriesPrefix(_ line: String) -> Bool {
         let plain = withoutEscapes(line).utf8
         guard plain.first == UInt8(ascii: "("), let end = plain.firstIndex(of: UInt8(ascii: ")")) else { return false }
         let inside = String(Substring(plain[..<end]))
-        guard let equals = inside.range(ofAscii: " pid=") else { return false }
+        guard let equals = inside.index(afterASCII: " pid=") else { return false }
         let digits = inside[equals...]
         return !digits.isEmpty && digits.allSatisfy(\.isNumber)
     }
@@ -151,9 +161,9 @@ package final class ChildLog {
     }
 }
 
-extension String {
+extension StringProtocol {
     /// Index after the first occurrence of an ASCII text.
-    fileprivate func range(ofAscii text: String) -> String.Index? {
+    func index(afterASCII text: String) -> Index? {
         let pattern = Array(text.utf8)
         var index = utf8.startIndex
         while let end = utf8.index(index, offsetBy: pattern.count, limitedBy: utf8.endIndex) {

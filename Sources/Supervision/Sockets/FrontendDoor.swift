@@ -18,11 +18,7 @@ package final class FrontendDoor {
         self.target = target
         self.group = group
         self.loop = loop
-        let address = try SocketAddress.unix(path: path)
-        listener = try makeStreamSocket(AF_UNIX, nonBlocking: true)
-        guard address.withPointer({ bind(listener.rawValue, $0, $1) }) == 0, chmod(path, 0o600) == 0,
-            listen(listener.rawValue, 16) == 0
-        else { throw SupervisionError(.failure, "\(path): \(describeErrno(errno))") }
+        listener = try makePrivateListener(path: path)
         loop.watch(listener.rawValue) { [unowned self] in accept() }
     }
 
@@ -39,10 +35,7 @@ package final class FrontendDoor {
     }
 
     private func accept() {
-        let client = FileDescriptor(owning: Glibc.accept(listener.rawValue, nil, nil))
-        guard client.isOpen else { return }
-        _ = fcntl(client.rawValue, F_SETFD, FD_CLOEXEC)
-        _ = fcntl(client.rawValue, F_SETFL, O_NONBLOCK)
+        guard let client = acceptConnection(listener) else { return }
         // Beyond the limit, or without the frontend, the client sees the end of its connection.
         guard passages.count < Self.mostConnections, let (server, settled) = try? group.connect(to: target) else {
             return

@@ -137,6 +137,26 @@ func makeStreamSocket(_ family: Int32, nonBlocking: Bool = false) throws -> File
     return descriptor
 }
 
+/// Listens at a unix socket that only its owner may connect to. Non-blocking.
+func makePrivateListener(path: String) throws -> FileDescriptor {
+    let address = try SocketAddress.unix(path: path)
+    let listener = try makeStreamSocket(AF_UNIX, nonBlocking: true)
+    // Nobody can connect between bind and chmod: there is no listening yet.
+    guard address.withPointer({ bind(listener.rawValue, $0, $1) }) == 0, chmod(path, 0o600) == 0,
+        listen(listener.rawValue, 16) == 0
+    else { throw SupervisionError(.failure, "socket \(path): \(describeErrno(errno))") }
+    return listener
+}
+
+/// Takes a waiting connection of a non-blocking listener; nil when there is none.
+func acceptConnection(_ listener: FileDescriptor) -> FileDescriptor? {
+    let socket = FileDescriptor(owning: accept(listener.rawValue, nil, nil))
+    guard socket.isOpen else { return nil }
+    _ = fcntl(socket.rawValue, F_SETFD, FD_CLOEXEC)
+    _ = fcntl(socket.rawValue, F_SETFL, O_NONBLOCK)
+    return socket
+}
+
 func setSocketFlag(_ descriptor: Int32, _ level: Int32, _ option: Int32, _ on: Bool) {
     var value: Int32 = on ? 1 : 0
     setsockopt(descriptor, level, option, &value, socklen_t(MemoryLayout<Int32>.size))
