@@ -82,27 +82,30 @@ let package = Package(
         .target(name: "Metrics", swiftSettings: settings),
 
         // Tests: one suite per module, plus the end-to-end suite in Tests/e2e (Python).
-        .testTarget(name: "MessagePackTests", dependencies: ["MessagePack"], swiftSettings: settings),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
+        .testTarget(name: "MessagePackTests", dependencies: ["MessagePack", "TestSupport"], swiftSettings: settings),
         .testTarget(
-            name: "EngineProtocolTests", dependencies: ["EngineProtocol", "MessagePack", "JSONBytes"],
+            name: "EngineProtocolTests", dependencies: ["EngineProtocol", "MessagePack", "JSONBytes", "TestSupport"],
             resources: [.copy("Fixtures")], swiftSettings: settings),
         .testTarget(
             name: "EngineClientTests",
-            dependencies: ["EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ", logging],
+            dependencies: ["EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ", "TestSupport", logging],
             swiftSettings: settings),
-        .testTarget(name: "JSONBytesTests", dependencies: ["JSONBytes"], swiftSettings: settings),
+        .testTarget(name: "JSONBytesTests", dependencies: ["JSONBytes", "TestSupport"], swiftSettings: settings),
         .testTarget(
-            name: "JinjaTests", dependencies: ["Jinja", "JSONBytes"], resources: [.copy("Fixtures")],
+            name: "JinjaTests", dependencies: ["Jinja", "JSONBytes", "TestSupport"], resources: [.copy("Fixtures")],
             swiftSettings: settings),
         .testTarget(
-            name: "TokenizationTests", dependencies: ["Tokenization", "JSONBytes"], resources: [.copy("Fixtures")],
+            name: "TokenizationTests", dependencies: ["Tokenization", "JSONBytes", "TestSupport"],
+            resources: [.copy("Fixtures")],
             swiftSettings: settings),
         .testTarget(name: "MetricsTests", dependencies: ["Metrics"], swiftSettings: settings),
         .testTarget(
             name: "TextTests", dependencies: ["Text", "Tokenization", "EngineProtocol", "JSONBytes"],
             swiftSettings: settings),
         .testTarget(
-            name: "ChatTests", dependencies: ["Chat", "Jinja", "JSONBytes"], resources: [.copy("Fixtures")],
+            name: "ChatTests", dependencies: ["Chat", "Jinja", "JSONBytes", "TestSupport"],
+            resources: [.copy("Fixtures")],
             swiftSettings: settings),
         .testTarget(
             name: "OpenAIServerTests",

@@ -1,6 +1,7 @@
 import Chat
 import Foundation
 import JSONBytes
+import TestSupport
 import Testing
 
 @Suite struct OutputParserTests {
@@ -79,7 +80,7 @@ import Testing
 
     /// The result must not depend on how the tokens fall.
     @Test func everySplitGivesTheSameResult() throws {
-        var generator = SplitMix(seed: 3)
+        var generator = SeededGenerator(seed: 3)
         for one in try Fixture.cases("parsers.json").map(Case.init) {
             let bytes = Array(one.text.utf8)
             let expected = one.stream([bytes[...]])
@@ -108,7 +109,7 @@ import Testing
             "\"name\": 1",
             "{\"arguments\": {}, \"name\": \"g\"}", ">",
         ]
-        var generator = SplitMix(seed: 11)
+        var generator = SeededGenerator(seed: 11)
         let selections = [
             try ParserSelection(toolParser: "hermes", reasoningParser: nil),
             try ParserSelection(toolParser: "hermes", reasoningParser: "qwen3"),

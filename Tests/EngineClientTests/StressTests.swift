@@ -2,19 +2,8 @@ import EngineClient
 import EngineProtocol
 import MessagePack
 import Synchronization
+import TestSupport
 import Testing
-
-/// A small seeded generator (SplitMix64), so that failures repeat.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
 
 /// Counts events without keeping them.
 final class CountingReceiver: RequestReceiver {
@@ -46,7 +35,7 @@ final class CountingReceiver: RequestReceiver {
         _ = try await bench.client.waitUntilReady()
         let inboxes = (0..<4).map { _ in DirectInbox() }
         let count = 10_000
-        var random = SeededGenerator(state: 11)
+        var random = SeededGenerator(seed: 11)
         var requests: [(receiver: CountingReceiver, aborted: Bool)] = []
         var handles: [RequestHandle] = []
         for index in 0..<count {
@@ -85,7 +74,7 @@ final class CountingReceiver: RequestReceiver {
         let bench = try TestBench()
         let engine = try bench.engine()
         _ = try await bench.client.waitUntilReady()
-        var random = SeededGenerator(state: 5)
+        var random = SeededGenerator(seed: 5)
         let requests = (0..<200).map { bench.add("request-number-\($0)") }
         var ids: [String] = []
         for _ in requests { ids.append(try await engine.nextAdd().requestID) }

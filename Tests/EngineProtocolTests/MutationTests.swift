@@ -1,5 +1,6 @@
 import EngineProtocol
 import MessagePack
+import TestSupport
 import Testing
 
 /// Damaged messages give values or errors, never a trap. Every decoder sees damaged versions of every capture.
@@ -41,7 +42,7 @@ import Testing
     }
 
     @Test func damagedCapturesNeverTrap() {
-        var random = SeededGenerator(state: 42)
+        var random = SeededGenerator(seed: 42)
         for capture in Capture.all {
             let frames = capture.bytes
             for _ in 0..<40 {

@@ -1,4 +1,5 @@
 import JSONBytes
+import TestSupport
 import Testing
 
 @Suite struct ParserTests {
@@ -134,7 +135,7 @@ import Testing
             accepted += 1
         }
         #expect(accepted == 1)
-        var generator = SplitMix(seed: 1)
+        var generator = SeededGenerator(seed: 1)
         for position in document.indices {
             for byte: UInt8 in [0, 0x22, 0x5C, 0x7B, 0x5D, 0x80, 0xFF, UInt8.random(in: 0...255, using: &generator)] {
                 var damaged = document

@@ -1,4 +1,5 @@
 import JSONBytes
+import TestSupport
 import Testing
 
 @Suite struct WriterTests {
@@ -21,7 +22,7 @@ import Testing
     }
 
     @Test func randomDoublesReadBack() {
-        var generator = SplitMix(seed: 1)
+        var generator = SeededGenerator(seed: 1)
         for _ in 0..<20_000 {
             let value = Double(bitPattern: UInt64.random(in: 0 ... .max, using: &generator))
             guard value.isFinite else { continue }

@@ -1,5 +1,6 @@
 import JSONBytes
 import Jinja
+import TestSupport
 import Testing
 
 /// Templates that try to use up the machine end in an error of the right kind.
@@ -144,7 +145,7 @@ import Testing
         let source = Array(try Fixture.text("templates/qwen3.jinja").utf8)
         let conversation = try #require(try Fixture.json("conversations.json")["two calls at once"]?.objectValue)
         let variables = conversation.pairs.map { (name: $0.key, value: $0.value) }
-        var generator = SplitMix(seed: 7)
+        var generator = SeededGenerator(seed: 7)
         let limits = RenderLimits(fuel: 100_000, outputBytes: 1 << 16)
         let alphabet = Array("{}%#-+|.'\"()[]~ \n\\xé0".utf8)
         var rendered = 0
@@ -162,19 +163,5 @@ import Testing
             if (try? Template(text).render(variables, limits: limits)) != nil { rendered += 1 }
         }
         #expect(rendered > 0)
-    }
-}
-
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ mixed >> 30) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ mixed >> 27) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ mixed >> 31
     }
 }

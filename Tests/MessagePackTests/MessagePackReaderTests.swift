@@ -1,4 +1,5 @@
 import MessagePack
+import TestSupport
 import Testing
 
 @Suite struct MessagePackReaderTests {
@@ -111,7 +112,7 @@ import Testing
 
     /// Any bytes: an error or a value, and what was skipped as a whole also reads as a tree of the same length.
     @Test func randomBytesNeverTrap() {
-        var random = SeededGenerator(state: 7)
+        var random = SeededGenerator(seed: 7)
         for round in 0..<20_000 {
             var bytes: [UInt8]
             if round % 2 == 0 {

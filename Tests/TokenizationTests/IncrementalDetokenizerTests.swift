@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import Tokenization
 
@@ -49,7 +50,7 @@ import Tokenization
     func randomIdsOfEveryLength(name: String) throws {
         let tokenizer = try GoldenTokenizer.tokenizer(name)
         let bytes = try byteTokens(tokenizer, name)
-        var generator = SeededGenerator(11)
+        var generator = SeededGenerator(seed: 11)
         for round in 0..<3000 {
             let pool = round % 2 == 0 ? bytes : (0..<Int32(tokenizer.vocabularySize)).map { $0 }
             let ids = (0..<Int.random(in: 1...40, using: &generator)).map { _ in pool.randomElement(using: &generator)!

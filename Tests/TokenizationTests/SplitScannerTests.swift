@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 import Tokenization
 
@@ -7,7 +8,7 @@ import Tokenization
     func agreesWithTheRegularExpression(text: String) throws {
         let pattern = try #require(KnownSplitPattern(text: text))
         let expression = SplitMatcher.regularExpression(try RegularExpression(text))
-        var generator = SeededGenerator(7)
+        var generator = SeededGenerator(seed: 7)
         for sample in try GoldenTokenizer.corpus().map(Self.knownToPCRE2) {
             #expect(try pieces(.known(pattern), sample) == pieces(expression, sample), "\(sample.debugDescription)")
         }

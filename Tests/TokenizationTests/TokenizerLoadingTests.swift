@@ -1,5 +1,6 @@
 import Foundation
 import JSONBytes
+import TestSupport
 import Testing
 import Tokenization
 
@@ -86,7 +87,7 @@ import Tokenization
         // Most of the file is vocabulary, most of the meaning stands before it.
         let model = try #require(String(decoding: intact, as: UTF8.self).range(of: "\"model\""))
         let header = String(decoding: intact, as: UTF8.self)[..<model.lowerBound].utf8.count
-        var generator = SeededGenerator(3)
+        var generator = SeededGenerator(seed: 3)
         var loaded = 0
         for round in 0..<120 {
             var damaged = intact

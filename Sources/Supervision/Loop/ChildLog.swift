@@ -21,11 +21,7 @@ package final class ChildLog {
         self.name = name
         self.loop = loop
         self.output = output
-        let (readEnd, writeEnd) = try FileDescriptor.pipe()
-        self.readEnd = readEnd
-        self.writeEnd = writeEnd
-        // Only our end: the child's blocking writes must stay blocking.
-        _ = fcntl(readEnd.rawValue, F_SETFL, fcntl(readEnd.rawValue, F_GETFL) | O_NONBLOCK)
+        (readEnd, writeEnd) = try FileDescriptor.pipe(readsWithoutBlocking: true)
         loop.watch(readEnd.rawValue) { [unowned self] in drain() }
     }
 

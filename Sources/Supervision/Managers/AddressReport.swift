@@ -22,10 +22,7 @@ package final class AddressReport {
     package init(names: [String] = ["input_address", "output_address"], loop: EventLoop) throws {
         self.names = names
         self.loop = loop
-        let (readEnd, writeEnd) = try FileDescriptor.pipe()
-        self.readEnd = readEnd
-        self.writeEnd = writeEnd
-        _ = fcntl(readEnd.rawValue, F_SETFL, fcntl(readEnd.rawValue, F_GETFL) | O_NONBLOCK)
+        (readEnd, writeEnd) = try FileDescriptor.pipe(readsWithoutBlocking: true)
         loop.watch(readEnd.rawValue) { [unowned self] in drain() }
     }
 

@@ -40,12 +40,16 @@ package final class FileDescriptor {
     }
 
     /// A close-on-exec pipe.
-    package static func pipe() throws -> (read: FileDescriptor, write: FileDescriptor) {
+    /// - Parameter readsWithoutBlocking: only for the end that is read: a child's blocking writes must stay blocking.
+    package static func pipe(
+        readsWithoutBlocking: Bool = false
+    ) throws -> (read: FileDescriptor, write: FileDescriptor) {
         var ends: [Int32] = [-1, -1]
         let error = cps_pipe(&ends)
         guard error == 0 else {
             throw SupervisionError(.failure, "cannot create a pipe: \(describeErrno(error))")
         }
+        if readsWithoutBlocking { _ = fcntl(ends[0], F_SETFL, fcntl(ends[0], F_GETFL) | O_NONBLOCK) }
         return (FileDescriptor(owning: ends[0]), FileDescriptor(owning: ends[1]))
     }
 }
