@@ -118,12 +118,19 @@ package enum FrontendToCoordinatorMessage: Sendable, Equatable {
         guard count >= 2 else {
             throw MessagePackError(.invalid("message to the coordinator of \(count) elements"), offset: 0)
         }
-        if try reader.peekType() == .string {
+        switch try reader.peekType() {
+        case .string:
             guard "SCALE_ELASTIC_EP" ~= (try reader.readKey()) else {
                 throw MessagePackError(.invalid("unknown message to the coordinator"), offset: 0)
             }
             self = .scaleElasticEP(engines: try reader.readInt())
-        } else {
+        case .binary:
+            // vLLM's Python frontend names the engine by its identity, the Rust one by its rank.
+            guard let rank = EngineIdentity.rank(try reader.readStringBytes()) else {
+                throw MessagePackError(.invalid("engine identity in a message to the coordinator"), offset: 0)
+            }
+            self = .firstRequest(engine: rank, wave: try reader.readInt())
+        default:
             self = .firstRequest(engine: try reader.readInt(), wave: try reader.readInt())
         }
     }

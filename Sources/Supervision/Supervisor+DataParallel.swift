@@ -28,6 +28,7 @@ extension Supervisor {
             enginePublish: address(isLocal: topology.isSingleNode))
         settings.family = configuration.frontendContract.family
         settings.coordinatesWaves = configuration.modelIsMixtureOfExperts
+        if configuration.modelIsMixtureOfExperts { lockstepPorts = try LockstepPorts(host: topology.address) }
         return try DPCoordinator(settings, factory: factory, isInterrupted: isInterrupted)
     }
 
@@ -50,6 +51,10 @@ extension Supervisor {
         message.coordinatorOutput = coordinator?.engineOutputAddress ?? firstNode?.coordinatorOutput
         message.frontendStatsPublishAddress = statsPublishAddress
         if let firstNode { message.parallelConfig = firstNode.parallelConfig }
+        if let lockstepPorts {
+            message.parallelConfig = lockstepPorts.parallelConfig(
+                size: configuration.dataParallel.size, family: configuration.frontendContract.family)
+        }
         return message
     }
 

@@ -25,6 +25,8 @@ package final class Supervisor {
     private(set) var frontends: (any FrontendManager)?
     private(set) var engines: EngineProcessManager?
     private(set) var coordinator: DPCoordinator?
+    /// Where engines in lockstep meet, if rank 0 is of this node.
+    var lockstepPorts: LockstepPorts?
     /// What the node of rank 0 told, if that is another one.
     private(set) var firstNode: EngineInitMessage?
     private var probe: ReadinessProbe?

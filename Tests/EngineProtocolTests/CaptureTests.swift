@@ -354,6 +354,17 @@ import Testing
         #expect(message.encode() == frame)
     }
 
+    /// As vLLM 0.32's Python frontend sends it.
+    @Test func firstRequestWithAnIdentity() throws {
+        let frame: [UInt8] = [0x92, 0xC4, 0x02, 0x02, 0x01, 0x05]
+        let message = try frame.withBuffer { try FrontendToCoordinatorMessage(decoding: $0) }
+        #expect(message == .firstRequest(engine: 258, wave: 5))
+        let damaged: [UInt8] = [0x92, 0xC4, 0x01, 0x02, 0x05]
+        #expect(throws: MessagePackError.self) {
+            try damaged.withBuffer { try FrontendToCoordinatorMessage(decoding: $0) }
+        }
+    }
+
     @Test(arguments: Capture.of("READY").filter { $0.socket == "coord-xpub" }) func coordinatorReady(capture: Capture) {
         #expect(capture.bytes == [CoordinatorFrame.ready])
     }

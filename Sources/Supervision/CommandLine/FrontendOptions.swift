@@ -12,7 +12,9 @@ package struct FrontendOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Revision of a model from the Hugging Face Hub.", valueName: "name"))
     package var revision: String?
 
-    @Option(help: ArgumentHelp("Folder of the tokenizer, if not the model's.", valueName: "path"))
+    @Option(
+        help: ArgumentHelp(
+            "Folder of the tokenizer, if not the model's; for mock, of the model that it plays.", valueName: "path"))
     package var tokenizer: String?
 
     @Option(help: ArgumentHelp("Revision of the tokenizer.", valueName: "name"))

@@ -136,7 +136,6 @@ package struct ServeCommand: ParsableCommand {
         configuration.servedModelNames = frontend.servedModelName
         configuration.apiServerCount = supervisor.apiServerCount
         configuration.dataParallel = topology
-        configuration.modelIsMixtureOfExperts = ModelFolder.isMixtureOfExperts(model)
         configuration.host = listen.host
         configuration.port = listen.port
         configuration.unixSocketPath = listen.uds
@@ -179,6 +178,15 @@ package struct ServeCommand: ParsableCommand {
             configuration.frontendArguments["tokenizer"] = nil
         } else {
             configuration.frontendArguments["model_tag"] = .string(model)
+        }
+        // The scripted engine plays the model whose tokenizer it has.
+        configuration.modelIsMixtureOfExperts =
+            configuration.frontendArguments["model_tag"]?.stringValue.map(ModelFolder.isMixtureOfExperts) ?? false
+        if configuration.modelIsMixtureOfExperts, topology.size > 1, configuration.engineRestarts.limit > 0 {
+            throw SupervisionError(
+                .usage,
+                "--restart on-failure: the engines of a mixture-of-experts model run in lockstep, one alone cannot come "
+                    + "back; restart the whole service instead")
         }
         configuration.frontendArguments["engine_ready_timeout_secs"] = .number(readyTimeout)
         configuration.frontendArguments["http_timeout_keep_alive"] = .number(
