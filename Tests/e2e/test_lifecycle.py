@@ -171,3 +171,11 @@ def test_long_step_is_no_hang(start_server):
     done.set()
     prober.join()
     assert answer.status == 200 and set(seen) == {200}
+
+
+def test_routes_are_listed_at_the_start(server):
+    line = next(line for line in server.log().splitlines() if " routes: " in line)
+    listed = set(line.split(" routes: ")[1].split(", "))
+    documented = server.get("/openapi.json").json()["paths"]
+    assert listed >= {" ".join([*map(str.upper, methods), path]) for path, methods in documented.items() if len(methods) == 1}
+    assert "GET /health" in listed and "POST /v1/chat/completions" in listed

@@ -57,6 +57,12 @@ package struct Router: Sendable {
     }
 
     var sortedEntries: [Entry] { entries.values.sorted { $0.path < $1.path } }
+
+    /// One line for the log: `GET /health, GET POST /ping`.
+    var summary: String {
+        sortedEntries.map { "\($0.methods.map(\.method.rawValue).joined(separator: " ")) \($0.path)" }
+            .joined(separator: ", ")
+    }
 }
 
 private struct ClosureHandler: RouteHandler {

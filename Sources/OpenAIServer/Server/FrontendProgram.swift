@@ -70,8 +70,8 @@ package struct FrontendProgram {
         let responder = try client.flatMap { try startHandshake($0.endpoints) }
         defer { responder?.stop() }
         let engine: any EngineConnection = client?.client ?? NoEngine(maxModelLength: serve?.maxModelLength)
-        let loops = environment.eventLoopCount ?? Self.defaultEventLoopCount
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: loops)
+        let group = MultiThreadedEventLoopGroup(
+            numberOfThreads: environment.eventLoopCount ?? Self.defaultEventLoopCount)
         let pool = NIOThreadPool(numberOfThreads: Self.defaultEventLoopCount)
         pool.start()
 
@@ -95,75 +95,11 @@ package struct FrontendProgram {
         try installRoutes(&router, context, pool)
         startup.reached("tokenizer_loaded")
         if !configuration.disableDocs { RouteCatalog.install(on: &router) }
-        UnsupportedRoutes.install(on: &router, context: context)
 
         if environment.listensWhenReady, let code = waitForEngines(engine, events) { return code }
         defer { if let path = serve?.unixPath { unlink(path) } }
-        let service = HTTPService(context: context, router: router, logger: logger)
-        let listener = try HTTPListener.start(
-            on: target, service: service, group: group, tls: tls)
-        logger.info(
-            "listening on \(listener.localAddress?.shortDescription ?? "an inherited socket") with \(loops) event loops"
-        )
-
-        startup.reached("listening")
-
-        var tasks = PeriodicTasks()
-        if !configuration.disableLogStats { logStatus(metrics, in: &tasks) }
-        if let settings = configuration.tls, settings.refreshes, let tls {
-            let refresh = CertificateRefresh(settings, box: tls, logger: logger)
-            tasks.add(every: CertificateRefresh.interval) { refresh.check() }
-        }
-        if !environment.keepsAliveOnEngineDeath, !environment.enginesAreReplaced {
-            watchdogLoop(engine, events, in: &tasks)
-        }
-        while true {
-            switch events.next(milliseconds: tasks.run()) {
-            case .stop:
-                let patience = configuration.shutdownTimeout
-                shutDown(context, listener, engine, events, patience: patience, accepting: patience > 0)
-                return 0
-            case .drain:
-                shutDown(context, listener, engine, events, patience: .infinity, accepting: true)
-                return 0
-            case .handOver:
-                handOver(context, listener, engine, events)
-                return 0
-            case .startupFailed:
-                guard case .dead(let reason) = engine.state else { continue }
-                logger.error("engine start-up failed: \(reason)")
-                return 1
-            case .engineDead:
-                terminateIfErrored(context, listener, engine, events)
-                return 1
-            case .wakeUp, nil: continue
-            }
-        }
-    }
-
-    private func logStatus(_ metrics: FrontendMetrics, in tasks: inout PeriodicTasks) {
-        var status = StatusLine()
-        let interval = environment.statusInterval
-        let logger = logger
-        tasks.add(every: interval) {
-            if let line = status.next(metrics.totals(), seconds: interval) { logger.info("\(line)") }
-        }
-    }
-
-    /// A server whose engine is dead is of no use unless somebody brings the engine back (vLLM: `watchdog_loop`, every
-    /// five seconds; `VLLM_KEEP_ALIVE_ON_ENGINE_DEATH` turns it off).
-    private func watchdogLoop(_ engine: any EngineConnection, _ events: SignalPipe, in tasks: inout PeriodicTasks) {
-        tasks.add(every: 5) {
-            if case .dead = engine.state { events.post(.engineDead) }
-        }
-    }
-
-    /// vLLM: `terminate_if_errored`. The requests have failed already; their answers get a moment to leave.
-    private func terminateIfErrored(
-        _ context: ServerContext, _ listener: HTTPListener, _ engine: any EngineConnection, _ events: SignalPipe
-    ) {
-        if case .dead(let reason) = engine.state { logger.error("the engine is dead, ending: \(reason)") }
-        shutDown(context, listener, engine, events, patience: 0, accepting: false)
+        let launcher = HTTPLauncher(context: context, events: events, environment: environment, logger: logger)
+        return try launcher.serveHTTP(router, on: target, group: group, tls: tls)
     }
 
     private func metricMemory() -> MetricMemory {
@@ -292,64 +228,6 @@ package struct FrontendProgram {
             case .stop, .drain, .handOver: return 0
             case .startupFailed, .engineDead, .wakeUp, nil: break
             }
-        }
-    }
-
-    /// Leaves the socket to another process: every connection that was accepted here is answered, then the end. A stop
-    /// signal skips the waiting.
-    private func handOver(
-        _ context: ServerContext, _ listener: HTTPListener, _ engine: any EngineConnection, _ events: SignalPipe
-    ) {
-        logger.info(
-            "handing over: \(context.runningRequests()) requests are running on \(context.openConnections()) connections"
-        )
-        try? listener.close().wait()
-        context.startLeaving()
-        wait(seconds: .infinity, events) { context.openConnections() == 0 }
-        end(context, engine, events)
-    }
-
-    /// Lets requests end for `patience` seconds, ends the rest in-band, and says goodbye to the engines. A stop signal
-    /// skips the waiting.
-    ///
-    /// - Parameter accepting: new connections are still taken, and their requests refused with 503; otherwise somebody
-    ///   else takes them, or nobody.
-    private func shutDown(
-        _ context: ServerContext, _ listener: HTTPListener, _ engine: any EngineConnection, _ events: SignalPipe,
-        patience: Double, accepting: Bool
-    ) {
-        let limit = patience.isFinite ? ", waiting up to \(patience) s" : ""
-        logger.info("draining: \(context.runningRequests()) requests are running\(limit)")
-        if !accepting { try? listener.close().wait() }
-        context.startDraining()
-        wait(seconds: patience, events) { context.runningRequests() == 0 }
-        try? listener.close().wait()
-        end(context, engine, events)
-    }
-
-    private func end(_ context: ServerContext, _ engine: any EngineConnection, _ events: SignalPipe) {
-        let rest = context.runningRequests()
-        logger.info("stopping: \(rest) requests are ended")
-        context.endRunningRequests()
-        // Time for the last bytes to leave; a client that does not take them is not waited for longer.
-        wait(seconds: 3) { context.openConnections() == 0 }
-        guard let engine = engine as? EngineClient else { return }
-        engine.shutdown(drainTimeout: .zero) { events.post(.wakeUp) }
-        wait(seconds: 2, events) { engine.state == .closed }
-    }
-
-    /// Until `condition` holds, the time is over, or another stop signal comes (with `events`).
-    private func wait(seconds: Double, _ events: SignalPipe? = nil, until condition: () -> Bool) {
-        let end = MonotonicClock.now() + seconds
-        while !condition() {
-            let left = end - MonotonicClock.now()
-            guard left > 0 else { return }
-            let pause = Int32(min(20, max(1, left * 1000)))
-            guard let events else {
-                poll(nil, 0, pause)
-                continue
-            }
-            if events.next(milliseconds: pause) == .stop { return }
         }
     }
 }
