@@ -129,7 +129,7 @@ extension Supervisor {
         logger.info("\(frontend.name) cannot go on without its engine and is restarted with it")
         let isLast = frontends?.processes.contains { $0.isAlive } != true
         if isLast, let listener, !configuration.usesTLS {
-            recovery.responder = UnavailableResponder(listener, loop: loop)
+            recovery.responder = UnavailableResponder(listener, .engineIsRestarted, loop: loop)
         }
         do { try frontends?.restart(frontend) } catch { logger.error("\(error)") }
         stepAsideForFrontend(recovery)

@@ -335,9 +335,8 @@ package final class Supervisor {
             }
             return true
         }
-        // Nobody will accept on our copy any more; with it closed, the port is refused as soon as the frontend is gone.
-        listener?.close()
-        (frontends as? SplitFrontendManager)?.stopListening()
+        let responders = answerForForeignFrontends()
+        defer { stopAnswering(responders) }
         if drainTimeout != nil { drainFrontends(until: begin + patience, isInterrupted: isInterrupted) }
         let courtesy = endStreamsOfForeignFrontend(signals: signals)
         defer { loop.cancel(courtesy) }
@@ -351,6 +350,7 @@ package final class Supervisor {
         defer { loop.cancel(early) }
         var killed = frontends?.shutdown(timeout: configuration.shutdownTimeout, isInterrupted: isInterrupted) ?? []
         killed += swap?.idle.shutdown(timeout: .zero, isInterrupted: isInterrupted) ?? []
+        stopAnswering(responders)
         enter("stopping")
         // An engine with unsent answers waits for a frontend to take them, but there is none any more: a second signal
         // ends it at once.
@@ -362,6 +362,36 @@ package final class Supervisor {
         killed += engines?.shutdown(timeout: max(remaining, .seconds(5)), isInterrupted: isInterrupted) ?? []
         killed += coordinator?.shutdown(timeout: nil, isInterrupted: isInterrupted) ?? []
         return killed
+    }
+
+    /// Our own frontend refuses new requests while it finishes the others; vLLM's stop accepting, or answer nonsense until
+    /// they do. So new connections go to a socket of ours, and what waits in the queue of theirs is answered here, too.
+    /// Copies of sockets that nobody needs are closed: the port is refused as soon as the last one is gone.
+    private func answerForForeignFrontends() -> [UnavailableResponder] {
+        let split = frontends as? SplitFrontendManager
+        guard !configuration.usesTLS, frontends?.kind != .swift, let listener, listener.isListening else {
+            listener?.close()
+            split?.stopListening()
+            return []
+        }
+        let theirs = split?.parts.filter { $0.manager.kind != .swift }.map(\.listener) ?? [listener]
+        var answering = theirs
+        do {
+            // Not for unix sockets: there the two accept side by side until the frontend stops.
+            let group = try split?.group ?? ReusePortGroup(first: listener, weights: [1])
+            answering.append(try group.takeOver())
+        } catch {
+            logger.debug("new connections are not kept from the frontend: \(error)")
+        }
+        split?.stopListening(except: answering)
+        if !answering.contains(where: { $0 === listener }) { listener.close() }
+        return answering.map { UnavailableResponder($0, .shuttingDown, loop: loop) }
+    }
+
+    private func stopAnswering(_ responders: [UnavailableResponder]) {
+        for responder in responders { responder.end() }
+        listener?.close()
+        (frontends as? SplitFrontendManager)?.stopListening()
     }
 
     /// Our frontend has a signal for finishing what is running, whatever its own timeout; it refuses new requests then.

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import stat
 import subprocess
 import threading
@@ -13,6 +15,9 @@ import http_client
 import processes
 from server import BINARY, DEFAULT_MODEL, wait_until
 
+# vLLM's own frontends; their tests are left out without them.
+FOREIGN = {"rust": ("--frontend-binary", os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")),
+           "python": ("--python", os.environ.get("VLLM_E2E_PYTHON"))}
 FAKE_FRONTEND = os.path.join(os.path.dirname(__file__), "data", "fake_frontend.py")
 
 
@@ -146,6 +151,58 @@ def test_drain_ends_what_does_not_finish_in_time(start_mock):
     events = stream.finish()
     assert events[-1] == "[DONE]" and "shutting down" in events[-2]
     assert server.wait_exit(5) == 0
+    server.assert_gone()
+
+
+def test_new_requests_get_503_while_a_foreign_frontend_finishes(start_server):
+    """It does not accept any more; the supervisor answers in its place until the last request has its answer."""
+    server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--frontend", FAKE_FRONTEND, "--shutdown-timeout", "30",
+                          environment={"FAKE_FRONTEND": "drains"})
+    held = socket.create_connection(("127.0.0.1", server.port), 30)
+    held.sendall(b"GET /held HTTP/1.1\r\nHost: x\r\n\r\n")
+    # The frontend accepts in order, so it has the held request once it answers this one.
+    assert server.get("/health").status == 200
+    server.process.send_signal(signal.SIGTERM)
+    seen = []
+
+    def refused():
+        seen.append(server.get("/health/ready"))
+        return seen[-1].status == 503
+
+    assert wait_until(refused, 10), seen
+    for answer in [seen[-1]] + [server.post("/v1/completions", {"prompt": "x" * 100_000}) for _ in range(20)]:
+        assert answer.status == 503 and answer.headers["retry-after"] == "1"
+        assert answer.json()["error"] == {"message": "The server is shutting down.", "type": "ServiceUnavailableError",
+                                          "param": None, "code": 503}
+    held.sendall(b"x")
+    assert held.recv(65536).startswith(b"HTTP/1.1 200 OK")
+    held.close()
+    assert server.wait_exit(10) == 0
+    server.assert_gone()
+
+
+@pytest.mark.parametrize("frontend", ["rust"])
+def test_vllm_frontends_drain(start_mock, frontend, tmp_path):
+    option, program = FOREIGN[frontend]
+    if not program:
+        pytest.skip(f"needs vLLM's {frontend} frontend (VLLM_E2E_RUST_FRONTEND, VLLM_E2E_PYTHON)")
+    server = start_mock("--frontend", frontend, option, program, "--max-model-len", "2048", "--shutdown-timeout", "60",
+                        environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
+    stream = BackgroundStream(server, 400)
+    stream.wait_for_tokens(5)
+    server.process.send_signal(signal.SIGTERM)
+    seen = []
+
+    def refused():
+        seen.append(server.post("/v1/completions", {"model": "m", "prompt": "x", "max_tokens": 1}))
+        return seen[-1].status == 503
+
+    assert wait_until(refused, 5), seen
+    assert seen[-1].headers["retry-after"] == "1" and {answer.status for answer in seen} <= {200, 503}
+    assert [server.get("/health").status for _ in range(20)] == [503] * 20
+    events = stream.finish()
+    assert events[-1] == "[DONE]" and not any('"error"' in event for event in events)
+    assert server.wait_exit(15) == 0
     server.assert_gone()
 
 

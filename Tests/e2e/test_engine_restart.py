@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import threading
 
@@ -10,7 +9,7 @@ import pytest
 
 import processes
 from server import ROOT, wait_until
-from test_control import BackgroundStream, start_mock, status  # noqa: F401
+from test_control import FOREIGN, BackgroundStream, start_mock, status  # noqa: F401
 
 ENGINE = ROOT / "Engine/build/blas-engine"
 RESTART = ["--restart", "on-failure"]
@@ -157,10 +156,6 @@ def test_usage(start_server, args, text):
     server = start_server(*args, wait=False)
     assert server.wait_exit(10) == 2 and text in server.log()
     server.assert_gone()
-
-
-FOREIGN = {"rust": ("--frontend-binary", os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")),
-           "python": ("--python", os.environ.get("VLLM_E2E_PYTHON"))}
 
 
 @pytest.mark.parametrize("frontend", FOREIGN)

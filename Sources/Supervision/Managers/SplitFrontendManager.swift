@@ -25,7 +25,7 @@ package final class SplitFrontendManager: FrontendManager {
 
     /// Those that take part; one that died and is not replaced leaves.
     package private(set) var parts: [Part] = []
-    private let group: ReusePortGroup
+    package let group: ReusePortGroup
     private let factory: ChildFactory
 
     /// - Parameters:
@@ -96,14 +96,14 @@ package final class SplitFrontendManager: FrontendManager {
         return true
     }
 
-    package func stopListening() { group.close() }
+    package func stopListening(except kept: [HTTPListener] = []) { group.close(except: kept) }
 
     @discardableResult
     package func shutdown(timeout: Duration?, isInterrupted: () -> Bool) -> [String] {
-        group.close()
         // All at once: the grace is for all of them together.
         let killed = shutdownSubprocesses(
             processes, timeout: timeout, on: factory.loop, logger: factory.logger, isInterrupted: isInterrupted)
+        group.close()
         for part in parts {
             part.door.close()
             part.manager.shutdown(timeout: .zero)

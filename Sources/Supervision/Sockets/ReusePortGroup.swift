@@ -18,7 +18,7 @@ package final class ReusePortGroup {
     /// Listens on `first` and on a new socket for each further weight.
     package init(first: HTTPListener, weights: [Int]) throws {
         guard first.port != nil else {
-            throw SupervisionError(.usage, "--split needs a TCP port: unix sockets cannot be shared by weight")
+            throw SupervisionError(.usage, "--split needs a TCP port: unix sockets cannot be shared")
         }
         setSocketFlag(first.descriptor.rawValue, SOL_SOCKET, SO_REUSEPORT, true)
         members = [Member(listener: first, weight: weights[0])]
@@ -28,7 +28,22 @@ package final class ReusePortGroup {
             throw SupervisionError(
                 .addressInUse, "cannot listen on \(first.displayAddress): \(describeErrno(errno))")
         }
+        // Alone it is no group yet, for the kernel.
+        if members.count > 1 { try install() }
+    }
+
+    /// From now on every new connection goes to one more socket, the one returned. The others keep what waits in their
+    /// queues, and the processes that have them notice nothing.
+    package func takeOver() throws -> HTTPListener {
+        let listener = try members[0].listener.sibling()
+        guard listen(listener.descriptor.rawValue, 2048) == 0 else {
+            throw SupervisionError(
+                .addressInUse, "cannot listen on \(listener.displayAddress): \(describeErrno(errno))")
+        }
+        members = members.map { Member(listener: $0.listener, weight: 0) } + [Member(listener: listener, weight: 1)]
+        steered = [:]
         try install()
+        return listener
     }
 
     /// Nothing is dealt to this one any more; what waits in its queue is refused.
@@ -42,9 +57,9 @@ package final class ReusePortGroup {
         try? install()
     }
 
-    /// Gives up all sockets. Idempotent.
-    package func close() {
-        for member in members { member.listener.close() }
+    /// Gives up all sockets, or all but these. Idempotent.
+    package func close(except kept: [HTTPListener] = []) {
+        for member in members where !kept.contains(where: { $0 === member.listener }) { member.listener.close() }
     }
 
     /// A socket that connects to this member's listener, whatever the weights say. `settled` ends the exception; call it

@@ -1,21 +1,27 @@
 import Glibc
 
-/// Answers 503 on the HTTP socket while no frontend is there to do it, so that clients neither hang nor are refused.
+/// Answers 503 on the HTTP socket while no frontend does it, so that clients neither hang nor are refused.
 ///
-/// For the short time in which a foreign frontend is replaced together with its engine. It reads no more than a request's
+/// For the short time in which a foreign frontend is replaced together with its engine, and while one that was told to
+/// stop finishes its requests: it does not accept any more then. It reads no more than a request's
 /// head, and a bounded number of clients at once; the others wait in the socket's backlog.
 package final class UnavailableResponder {
     private static let mostConnections = 128
     private static let mostHeadBytes = 64 * 1024
     private static let patience = Duration.seconds(2)
-    private static let answer: [UInt8] = {
-        let body =
-            #"{"error":{"message":"The engine has died and is being restarted.","#
-            + #""type":"ServiceUnavailableError","param":null,"code":503}}"#
-        return Array(
-            ("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-                + "Connection: close\r\nContent-Length: \(body.utf8.count)\r\n\r\n" + body).utf8)
-    }()
+
+    package enum Reason: String {
+        case engineIsRestarted = "The engine has died and is being restarted."
+        case shuttingDown = "The server is shutting down."
+
+        fileprivate var answer: [UInt8] {
+            let body =
+                #"{"error":{"message":"\#(rawValue)","type":"ServiceUnavailableError","param":null,"code":503}}"#
+            return Array(
+                ("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+                    + "Connection: close\r\nContent-Length: \(body.utf8.count)\r\n\r\n" + body).utf8)
+        }
+    }
 
     private final class Connection {
         let socket: FileDescriptor
@@ -30,12 +36,14 @@ package final class UnavailableResponder {
 
     private let listener: HTTPListener
     private let loop: EventLoop
+    private let answer: [UInt8]
     private var connections: [Int32: Connection] = [:]
     private var isOpen = true
     private var isAccepting = false
 
-    package init(_ listener: HTTPListener, loop: EventLoop) {
+    package init(_ listener: HTTPListener, _ reason: Reason, loop: EventLoop) {
         self.listener = listener
+        answer = reason.answer
         self.loop = loop
         let descriptor = listener.descriptor.rawValue
         // Every frontend does the same: another process may accept first.
@@ -52,6 +60,12 @@ package final class UnavailableResponder {
     package func close() {
         isOpen = false
         pause()
+    }
+
+    /// As ``close()``, and gives the socket up.
+    package func end() {
+        close()
+        listener.close()
     }
 
     private func resume() {
@@ -103,7 +117,7 @@ package final class UnavailableResponder {
         connection.tail = Array(connection.tail.suffix(3))
         guard isComplete || connection.received > Self.mostHeadBytes else { return }
         connection.isAnswered = true
-        _ = send(descriptor, Self.answer, Self.answer.count, Int32(MSG_NOSIGNAL))
+        _ = send(descriptor, answer, answer.count, Int32(MSG_NOSIGNAL))
         // The client may still be sending its body; closing now could destroy the answer on its way.
         shutdown(descriptor, Int32(SHUT_WR))
     }
