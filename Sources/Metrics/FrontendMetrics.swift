@@ -34,6 +34,7 @@ package final class FrontendMetrics: Sendable {
         server = memory.block(.server, labels: [], count: ServerCell.allCases.count)
         // What a dead predecessor was answering is answered by nobody.
         server.setInteger(0, at: ServerCell.load.rawValue)
+        server.setInteger(0, at: ServerCell.unfinished.rawValue)
     }
 
     /// A block for one thread (event loop). It lives as long as the metrics.
@@ -49,13 +50,24 @@ package final class FrontendMetrics: Sendable {
     package func changeServerLoad(by delta: Int) { server.addAtomically(delta, at: ServerCell.load.rawValue) }
 
     /// Generation requests that are being answered by all frontends that are alive (`/load`).
-    package func totalServerLoad() -> Int {
-        memory.livingBlocks.lazy.filter { $0.kind == .server }
-            .reduce(0) { $0 &+ Int(truncatingIfNeeded: $1.cells.integer(at: ServerCell.load.rawValue)) }
+    package func totalServerLoad() -> Int { livingSum(.load) }
+
+    private func livingSum(_ cell: ServerCell) -> Int {
+        memory.livingBlocks.lazy.filter { $0.kind == .server && $0.cells.count == ServerCell.allCases.count }
+            .reduce(0) { $0 &+ Int(truncatingIfNeeded: $1.cells.integer(at: cell.rawValue)) }
     }
 
-    /// A request that was refused because too many are unfinished.
-    package func recordAdmissionRejection() { server.addAtomically(1, at: ServerCell.admissionRejections.rawValue) }
+    /// Sequences that this frontend has given to the engines and that have not ended.
+    package func changeUnfinishedSequences(by delta: Int) {
+        server.addAtomically(delta, at: ServerCell.unfinished.rawValue)
+    }
+
+    /// Those of all frontends that are alive.
+    package func totalUnfinishedSequences() -> Int { livingSum(.unfinished) }
+
+    package func recordAdmissionRejection(_ limit: AdmissionLimit) {
+        server.addAtomically(1, at: limit.cell.rawValue)
+    }
 
     /// Gauges of one engine, from its scheduler statistics. One thread (the engine client's) calls this.
     package func setScheduler(engine: Int, running: Int, waiting: Int, deferred: Int, kvCacheUsage: Double) {
@@ -132,7 +144,17 @@ package struct EngineConfigurationInfo: Sendable, Equatable {
 /// An engine attaches its statistics to the outputs of one frontend only: of several, the latest is shown.
 enum EngineGauge: Int, CaseIterable { case running, waitingForCapacity, waitingDeferred, kvCacheUsage, timestamp }
 
-enum ServerCell: Int, CaseIterable { case load, admissionRejections }
+enum ServerCell: Int, CaseIterable { case load, unfinished, fullRejections, backlogRejections }
+
+/// The limit that a request would have passed (vLLM: `ADMISSION_REASONS`).
+package enum AdmissionLimit: Sendable {
+    /// `max_num_queued_reqs`
+    case requests
+    /// `max_num_queued_tokens`
+    case tokens
+
+    var cell: ServerCell { self == .requests ? .fullRejections : .backlogRejections }
+}
 
 /// What is known about a sequence when it ends (vLLM: `FinishedRequestStats`). Times in seconds.
 package struct FinishedSequence: Sendable {

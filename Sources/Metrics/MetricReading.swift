@@ -35,9 +35,9 @@ struct MetricReading {
         return latest?.double(at: base + gauge.rawValue) ?? 0
     }
 
-    var admissionRejections: UInt64 {
+    func admissionRejections(_ limit: AdmissionLimit) -> UInt64 {
         blocks.lazy.filter { $0.kind == .server && $0.cells.count == ServerCell.allCases.count }
-            .reduce(0) { $0 &+ $1.cells.integer(at: ServerCell.admissionRejections.rawValue) }
+            .reduce(0) { $0 &+ $1.cells.integer(at: limit.cell.rawValue) }
     }
 
     // MARK: - HTTP

@@ -45,8 +45,8 @@ private final class PageBuilder {
         configuration()
         text.counter(
             "vllm:admission_rejections", "Requests refused by a queue limit.",
-            [("max_num_queued_reqs", reading.admissionRejections), ("max_num_queued_tokens", 0)].map {
-                ([("model_name", metrics.modelName), ("reason", $0.0)], $0.1)
+            [("max_num_queued_reqs", AdmissionLimit.requests), ("max_num_queued_tokens", .tokens)].map {
+                ([("model_name", metrics.modelName), ("reason", $0.0)], reading.admissionRejections($0.1))
             })
         counterPerEngine("vllm:mm_cache_queries", "Multi-modal cache look-ups, in items.") { _ in 0 }
         counterPerEngine("vllm:mm_cache_hits", "Multi-modal cache hits, in items.") { _ in 0 }

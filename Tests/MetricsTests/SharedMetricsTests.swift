@@ -51,7 +51,8 @@ import Testing
                 HTTPSample(
                     handler: "/v1/completions", method: "POST", status: 200, duration: 0.2, requestBytes: 10,
                     responseBytes: 100 * (index + 1)))
-            metrics.recordAdmissionRejection()
+            metrics.recordAdmissionRejection(.requests)
+            metrics.changeUnfinishedSequences(by: 3)
             metrics.changeServerLoad(by: 2)
         }
         all[1].recordHTTP(
@@ -69,6 +70,8 @@ import Testing
             #expect(
                 page["vllm:request_success_total{engine=\"1\",finished_reason=\"stop\",model_name=\"m\"}"] == 2)
             #expect(page["vllm:admission_rejections_total{model_name=\"m\",reason=\"max_num_queued_reqs\"}"] == 2)
+            #expect(page["vllm:admission_rejections_total{model_name=\"m\",reason=\"max_num_queued_tokens\"}"] == 0)
+            #expect(metrics.totalUnfinishedSequences() == 6)
             let route = "{handler=\"/v1/completions\",method=\"POST\""
             #expect(page["http_requests_total\(route),status=\"2xx\"}"] == 2)
             #expect(page["http_requests_total{handler=\"/v1/models\",method=\"GET\",status=\"4xx\"}"] == 1)
@@ -152,7 +155,8 @@ import Testing
         close(descriptor)
         let healthy = frontend(0)
         healthy.makeRecorder().firstToken(timeToFirstToken: 1, promptTokens: 10, generated: 1)
-        #expect((samples(healthy)["vllm:prompt_tokens_total\(labels(0))"] ?? 0) >= 10)
+        // What the damage did to the number itself cannot be known.
+        #expect(samples(healthy)["vllm:prompt_tokens_total\(labels(0))"] != nil)
     }
 
     @Test func withoutAFolderThereIsNoSharing() {

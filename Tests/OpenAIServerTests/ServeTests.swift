@@ -67,17 +67,4 @@ import Testing
             try GenerationServer { $0.overrideGenerationConfig = JSONObject([("nonsense", .number(1))]) }
         }
     }
-
-    @Test func queuedTokensAreLimitedAndLeaveTheQueue() throws {
-        let server = try GenerationServer { $0.maxQueuedTokens = 4 }
-        let queued = server.wire.context
-        // Another client's prompt waits.
-        queued.queuedTokens.add(2, ordering: .relaxed)
-        let refused = try server.post("/v1/completions", Self.body)
-        #expect(refused.status == 503)
-        #expect(refused.headers.contains(name: "retry-after"))
-        queued.queuedTokens.subtract(1, ordering: .relaxed)
-        #expect(try server.post("/v1/completions", Self.body).status == 200)
-        #expect(queued.queuedTokens.load(ordering: .relaxed) == 1)
-    }
 }

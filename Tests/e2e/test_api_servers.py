@@ -72,6 +72,23 @@ def test_load_counts_the_streams_of_all_frontends(start_server):
     assert wait_until(lambda: server.get("/load").json() == {"server_load": 0}, 10)
 
 
+def test_the_limit_of_unfinished_requests_is_that_of_all_frontends(start_server):
+    server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--api-server-count", "2",
+                          "--mock-itl-ms", "20", "--max-num-queued-reqs", "3")
+    body = {"model": "m", "prompt": "hello", "max_tokens": 4000, "ignore_eos": True}
+    streams = [server.stream("/v1/completions", body) for _ in range(3)]
+    for stream in streams:
+        next(iter(stream))  # it runs, so it is counted
+    refused = [server.post("/v1/completions", body) for _ in range(24)]
+    assert {(answer.status, answer.headers["retry-after"]) for answer in refused} == {(503, "1")}
+    page = server.get("/metrics", headers={"Accept": "text/plain"}).body.decode()
+    assert 'vllm:admission_rejections_total{model_name="m",reason="max_num_queued_reqs"} 24' in page
+    assert 'vllm:admission_rejections_total{model_name="m",reason="max_num_queued_tokens"} 0' in page
+    for stream in streams:
+        stream.close()
+    assert wait_until(lambda: server.post("/v1/completions", body | {"max_tokens": 1}).status == 200, 10)
+
+
 def test_a_killed_frontend_is_replaced_and_its_counts_stay(service):
     sent = complete_on_all(service)
     before = frontends(service)

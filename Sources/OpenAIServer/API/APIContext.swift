@@ -136,7 +136,7 @@ struct APIContext: Sendable {
         }
         guard prompts.count.multipliedReportingOverflow(by: max(1, sampling.n)).partialValue <= limits.maximumSequences
         else { throw .badRequest("n times the number of prompts must be at most \(limits.maximumSequences).") }
-        try checkQueue(adding: prompts.reduce(0) { $0 + $1.tokenIDs.count } * sampling.n)
+        try server.admission.check(adding: prompts.count * sampling.n)
         let rank = try dataParallelRank(request)
         let session = sampling.sessionID ?? request.headers.first(name: "x-session-id")
         var batch = Batch(sequences: [], requests: [])
@@ -169,15 +169,6 @@ struct APIContext: Sendable {
             }
         }
         return batch
-    }
-
-    /// Refuses work when too many prompt tokens wait already.
-    private func checkQueue(adding tokens: Int) throws(APIError) {
-        guard let maximum = server.configuration.maxQueuedTokens else { return }
-        let queued = server.queuedTokens.load(ordering: .relaxed)
-        guard queued > 0, queued + tokens > maximum else { return }
-        server.metrics.recordAdmissionRejection()
-        throw .serviceUnavailable("The server has as many queued prompt tokens as it may have.")
     }
 
     private func dataParallelRank(_ request: HTTPRequest) throws(APIError) -> Int? {

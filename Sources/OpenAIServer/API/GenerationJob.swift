@@ -36,8 +36,8 @@ final class GeneratedSequence: RequestReceiver, @unchecked Sendable {
     var isFinished = false
     var completionTokens = 0
     var timeline = SequenceTimeline()
-    /// Prompt tokens that count as queued until the first output.
-    var queuedTokens = 0
+    /// Prompt tokens that count as queued until the first output; nil afterwards.
+    var queuedTokens: Int?
     /// Text so far; kept only for the log of outputs.
     var loggedText: [UInt8] = []
     /// The last generated tokens, the current step included; kept only when logprobs are shown.
@@ -105,7 +105,7 @@ final class GenerationJob {
         for (sequence, request) in zip(sequences, requests) {
             sequence.job = self
             sequence.queuedTokens = request.promptTokenIDs.count
-            api.server.queuedTokens.add(sequence.queuedTokens, ordering: .relaxed)
+            api.server.admission.admitted(promptTokens: request.promptTokenIDs.count)
             sequence.timeline.start(request, now: now)
             sequence.handle = api.server.engine.add(request, inbox: loopState, receiver: sequence)
         }
@@ -128,9 +128,14 @@ final class GenerationJob {
 
     /// The engine has begun with it, or never will.
     private func leaveQueue(_ sequence: GeneratedSequence) {
-        guard sequence.queuedTokens > 0 else { return }
-        api.server.queuedTokens.subtract(sequence.queuedTokens, ordering: .relaxed)
-        sequence.queuedTokens = 0
+        guard let tokens = sequence.queuedTokens else { return }
+        sequence.queuedTokens = nil
+        api.server.admission.leftQueue(promptTokens: tokens)
+    }
+
+    private func markFinished(_ sequence: GeneratedSequence) {
+        sequence.isFinished = true
+        api.server.admission.finished()
     }
 
     private func handle(_ output: EngineCoreOutput, timestamp: Double, _ sequence: GeneratedSequence) {
@@ -154,7 +159,7 @@ final class GenerationJob {
             }
         }
         if let finish = result.finish {
-            sequence.isFinished = true
+            markFinished(sequence)
             unfinished -= 1
             if result.mustAbortEngine, let handle = sequence.handle { api.server.engine.abort(handle) }
             sequence.timeline.finish(
@@ -195,7 +200,7 @@ final class GenerationJob {
     private func abortRunning(reason: String) {
         let now = MonotonicClock.now()
         for sequence in sequences where !sequence.isFinished {
-            sequence.isFinished = true
+            markFinished(sequence)
             if let handle = sequence.handle { api.server.engine.abort(handle) }
             sequence.timeline.finish(
                 reason: reason, generationTokens: sequence.completionTokens, now: now, recorder: recorder)

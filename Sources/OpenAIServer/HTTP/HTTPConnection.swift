@@ -218,13 +218,20 @@ final class HTTPConnection: ChannelDuplexHandler {
             exchange.send(.serviceUnavailable("The server is shutting down."))
             return true
         }
-        if entry.options.contains(.work), let maximum = service.context.configuration.maxUnfinishedRequests,
-            service.context.engine.inFlight >= maximum
-        {
-            service.context.metrics.recordAdmissionRejection()
+        if entry.options.contains(.work), let reason = service.context.watch?.refusal() {
             exchange.endCause = "shed"
             exchange.send(.serviceUnavailable("The server has as many unfinished requests as it may have."))
             return true
+        }
+        if entry.options.contains(.work) {
+            do throws(APIError) {
+                // Looked at again when the number of sequences is known; here it spares the reading of the body.
+                try service.context.admission.check(adding: 1)
+            } catch {
+                exchange.endCause = "shed"
+                exchange.send(error)
+                return true
+            }
         }
         let limit = service.limits.maxBodyBytes
         if limit > 0, let length = head.headers.first(name: "content-length").flatMap({ Int($0) }), length > limit {

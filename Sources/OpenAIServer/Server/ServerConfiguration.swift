@@ -53,10 +53,9 @@ package struct ServerConfiguration: Sendable {
     package var limits = HTTPLimits()
     /// Seconds between comment lines on silent streams; 0 = off.
     package var sseKeepAliveInterval = 0.0
-    /// `max_num_queued_reqs`: unfinished requests (waiting or running) after which new ones get 503; nil = no limit.
+    /// `max_num_queued_reqs`: see ``AdmissionControl``; nil = no limit.
     package var maxUnfinishedRequests: Int?
-    /// `max_num_queued_tokens`: prompt tokens of requests without output yet, after which new ones get 503; nil = no
-    /// limit. A request that is longer than that alone is still taken when nothing waits.
+    /// `max_num_queued_tokens`: likewise.
     package var maxQueuedTokens: Int?
 
     // Life

@@ -12,8 +12,7 @@ package final class ServerContext: Sendable {
     /// Nil = hung engines are not looked for.
     package let watch: EngineWatch?
     package let startup: StartupTimeline
-    /// Prompt tokens of requests that have produced nothing yet.
-    package let queuedTokens = Atomic<Int>(0)
+    package let admission: AdmissionControl
     /// Unix seconds; `created` of the model cards.
     package let startTime: Double
     private let loops: [(id: ObjectIdentifier, state: LoopState)]
@@ -26,6 +25,7 @@ package final class ServerContext: Sendable {
     ) {
         self.configuration = configuration
         self.engine = engine
+        admission = AdmissionControl(configuration, metrics: metrics)
         self.metrics = metrics
         self.startTime = startTime
         self.watch = watch

@@ -96,8 +96,12 @@ package struct FrontendOptions: ParsableArguments {
     @Flag(help: "Offer /tokenizer_info.")
     package var enableTokenizerInfoEndpoint = false
 
-    @Option(help: ArgumentHelp("Refuse requests above this many waiting ones.", valueName: "n"))
+    @Option(help: ArgumentHelp("Refuse requests above this many that wait or run.", valueName: "n"))
     package var maxNumQueuedReqs: Int?
+
+    @Option(
+        help: ArgumentHelp("Refuse requests while so many prompt tokens wait for their first output.", valueName: "n"))
+    package var maxNumQueuedTokens: Int?
 
     @Flag(inversion: .prefixedNo, help: "Log every request.")
     package var enableLogRequests: Bool?
@@ -143,6 +147,7 @@ package struct FrontendOptions: ParsableArguments {
         arguments.set("enable_scale_out", enableScaleOut ? true : nil)
         arguments.set("enable_tokenizer_info_endpoint", enableTokenizerInfoEndpoint ? true : nil)
         arguments.set("max_num_queued_reqs", maxNumQueuedReqs)
+        arguments.set("max_num_queued_tokens", maxNumQueuedTokens)
         arguments.set("enable_log_requests", enableLogRequests)
         arguments.set("enable_log_outputs", enableLogOutputs ? true : nil)
         arguments.set("max_log_len", maxLogLen)
