@@ -21,6 +21,7 @@ extension ClientThread {
         case .observeState(let observer):
             stateObserver = observer
             observer(shared.state.withLock { $0 })
+        case .observeIterations(let observer): iterationObserver = observer
         case .awaitReady(let waiter):
             if let information {
                 waiter(.success(information))

@@ -43,7 +43,9 @@ extension ClientThread {
             engines[engine].update(stats)
             statsObserver?(view.engineIndex, stats)
         }
-        registry.decodeOutputs(of: view, outputReader, frames, engines: &engines, broken: &brokenOutputs)
+        let tokens = registry.decodeOutputs(
+            of: view, outputReader, frames, engines: &engines, broken: &brokenOutputs)
+        if tokens > 0 { iterationObserver?(view.engineIndex, tokens) }
         for broken in brokenOutputs {
             if let slot = broken.slot, let request = registry.find(slot) {
                 failAndAbort(request, .requestFailed(reason: "the engine sent a malformed output: \(broken.error)"))
@@ -111,6 +113,8 @@ struct BrokenOutput {
 extension RequestRegistry {
     /// Decodes the outputs of a message and puts each into the batch of its inbox.
     ///
+    /// - Returns: tokens that the engine has read or made in the step.
+    ///
     /// The token path: it works on one `inout` registry, because every access through the thread object would be checked
     /// for exclusivity at run time.
     mutating func decodeOutputs(
@@ -118,6 +122,7 @@ extension RequestRegistry {
         engines: inout EngineTable, broken: inout [BrokenOutput]
     ) {
         var reader = view.outputs
+        var tokens = 0
         for _ in 0..<view.outputCount {
             let start = reader.offset
             do throws(MessagePackError) {
@@ -126,6 +131,8 @@ extension RequestRegistry {
                 // Ids of aborted requests come for a while, and of a former process after a restart.
                 guard let slot = find(wireID: id) else { continue }
                 output.engineIndex = view.engineIndex
+                tokens &+= output.tokens.count
+                if let prefill = output.prefillStats { tokens &+= prefill.numPromptTokens }
                 let isLast = output.finishReason != nil
                 // Per token nobody asks, and another thread would have to count the string's references.
                 if isLast { output.requestID = wireID(of: slot) }
@@ -143,5 +150,6 @@ extension RequestRegistry {
                 try? reader.skip()
             }
         }
+        return tokens
     }
 }

@@ -30,6 +30,7 @@ final class ClientThread {
     var wavesAreRunning = false
 
     var statsObserver: StatsObserver?
+    var iterationObserver: IterationObserver?
     var stateObserver: StateObserver?
     var readyWaiters: [ReadyWaiter] = []
 
@@ -154,7 +155,7 @@ final class ClientThread {
         case .awaitReady(let waiter): waiter(.failure(.shuttingDown))
         case .observeState(let observer): stateObserver = observer
         case .shutdown(_, let completion): shutdownCompletions.append(completion)
-        case .abort, .engineDied, .observeStats: break
+        case .abort, .engineDied, .observeStats, .observeIterations, .markHung, .failRequests: break
         }
     }
 

@@ -98,6 +98,11 @@ package final class EngineClient: EngineConnection {
     // MARK: - Life
 
     /// Waits until all engines registered, or start-up failed.
+    /// Sets who hears how many tokens each step of an engine has read or made (called on the client thread).
+    package func onIteration(_ observer: @escaping @Sendable (_ engine: Int, _ tokens: Int) -> Void) {
+        _ = shared.mailbox.post(.observeIterations(observer))
+    }
+
     package func waitUntilReady() async throws(EngineFailure) -> EngineInformation {
         let result = await withCheckedContinuation { continuation in
             if !shared.mailbox.post(.awaitReady { continuation.resume(returning: $0) }) {

@@ -16,6 +16,7 @@ final class PendingRequest: Sendable {
 }
 
 typealias StatsObserver = @Sendable (_ engine: Int, _ stats: SchedulerStats) -> Void
+typealias IterationObserver = @Sendable (_ engine: Int, _ tokens: Int) -> Void
 typealias StateObserver = @Sendable (EngineClientState) -> Void
 typealias UtilityCompletion = @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
 typealias ReadyWaiter = @Sendable (Result<EngineInformation, EngineFailure>) -> Void
@@ -29,6 +30,7 @@ enum Command: Sendable {
     case observeState(StateObserver)
     case awaitReady(ReadyWaiter)
     case shutdown(drainTimeout: Duration, completion: @Sendable () -> Void)
+    case observeIterations(IterationObserver)
 }
 
 /// Commands from any thread to the client thread, and the slot numbers both sides share.

@@ -243,7 +243,7 @@ package final class Recorder: Sendable {
         add(.generationTokens, generated, base)
     }
 
-    /// One engine step as this thread saw it: prompt plus generated tokens.
+    /// One step of an engine: prompt plus generated tokens.
     package func iteration(engine: Int = 0, tokens: Int) {
         observe(.iterationTokens, Double(tokens), base(engine))
     }

@@ -106,6 +106,61 @@ import ZeroMQ
         await engines[0].stop()
     }
 
+    @Test func aStepIsCountedOnceForAllInboxes() async throws {
+        let (bench, engines) = try await pair()
+        let (steps, continuation) = AsyncStream.makeStream(of: [Int].self)
+        bench.client.onIteration { engine, tokens in continuation.yield([engine, tokens]) }
+        let first = bench.add("a", inbox: DirectInbox(), rank: 1)
+        let second = bench.add("b", inbox: DirectInbox(), rank: 1)
+        let ids = [try await engines[1].nextAdd().requestID, try await engines[1].nextAdd().requestID]
+        var outputs = ids.map { ScriptedEngine.output($0, [7, 8], finish: .length) }
+        var prefill = PrefillStats()
+        prefill.numPromptTokens = 10
+        outputs[0].prefillStats = prefill
+        outputs.append(ScriptedEngine.output("somebody else's", [1, 2, 3]))
+        engines[1].send(ScriptedEngine.outputs(outputs, engine: 1))
+        _ = await first.receiver.finish()
+        _ = await second.receiver.finish()
+        continuation.finish()
+        #expect(await steps.reduce(into: []) { $0.append($1) } == [[1, 14]])
+        await stop(bench, engines)
+    }
+
+    @Test func hungEnginesGetNothingNewAndTheirRequestsCanBeEnded() async throws {
+        let (bench, engines) = try await pair()
+        let waiting = bench.add("waiting", rank: 0)
+        let other = bench.add("other", rank: 1)
+        _ = try await engines[0].nextAdd()
+        let otherID = try await engines[1].nextAdd().requestID
+        bench.client.markHung([0])
+        for index in 0..<3 {
+            _ = bench.add("new\(index)")
+            #expect(try await engines[1].nextAdd().requestID.hasPrefix("new\(index)-"))
+        }
+        bench.client.failRequests(rank: 0, .engineHung(reason: "test"))
+        #expect(await waiting.receiver.finish().last?.failure == .engineHung(reason: "test"))
+        #expect(try await engines[0].nextAbort().first?.hasPrefix("waiting-") == true)
+        // All hang: nobody is better than another.
+        bench.client.markHung([0, 1])
+        _ = bench.add("late")
+        #expect(try await engines[0].nextAdd().requestID.hasPrefix("late-"))
+        bench.client.markHung([])
+        engines[1].send(otherID, [], finish: .stop)
+        #expect(await other.receiver.finish().last?.failure == nil)
+        await stop(bench, engines)
+    }
+
+    @Test func aCallToOneEngineGoesToThatOneOnly() async throws {
+        let (bench, engines) = try await pair()
+        async let result = withCheckedContinuation { continuation in
+            bench.client.callUtility("heartbeat", arguments: [0x90], rank: 1) { continuation.resume(returning: $0) }
+        }
+        let call = try await engines[1].nextUtility()
+        engines[1].send(answer(call, engine: 1, result: [0xc3]))
+        #expect(try await result.get().map(\.result) == [[0xc3]])
+        await stop(bench, engines)
+    }
+
     // MARK: - Utility calls
 
     private func answer(_ call: UtilityCall, engine: Int, failure: String? = nil, result: [UInt8]?) -> EngineCoreOutputs

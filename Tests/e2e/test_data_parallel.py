@@ -53,6 +53,32 @@ def test_requests_are_spread_over_all_engines(start_server, count, servers):
     assert_spread(server, range(count), 48)
 
 
+def by_engine(server, name):
+    page = server.get("/metrics").body.decode()
+    return {int(rank): float(value) for rank, value in
+            re.findall(rf'^{name}\{{engine="(\d+)",model_name="m"\}} (\S+)$', page, re.MULTILINE)}
+
+
+def test_steps_of_every_engine_are_counted_once(start_server):
+    """Two event loops share the outputs of a step, and two frontends the steps of an engine."""
+    for servers in (1, 2):
+        server = start_server(*MOCK, "--data-parallel-size", "2", "--api-server-count", str(servers),
+                              environment={"VLLM_SWIFT_EVENT_LOOPS": "2"})
+        complete_many(server)
+        assert_spread(server, range(2), 48)
+        prompt, generated = by_engine(server, "vllm:prompt_tokens_total"), by_engine(server, "vllm:generation_tokens_total")
+        sums = by_engine(server, "vllm:iteration_tokens_total_sum")
+        assert sums == {rank: prompt[rank] + generated[rank] for rank in (0, 1)} and sum(generated.values()) == 48 * TOKENS
+        if servers == 1:
+            # One at a time on one engine: as many steps as tokens.
+            before = by_engine(server, "vllm:iteration_tokens_total_count")
+            server.post("/v1/completions", {"model": "m", "prompt": "hello", "max_tokens": 5, "ignore_eos": True},
+                        headers={"X-data-parallel-rank": "1"})
+            after = by_engine(server, "vllm:iteration_tokens_total_count")
+            assert after == {0: before[0], 1: before[1] + 5}
+        server.stop()
+
+
 def test_the_embedded_model_answers_the_same_from_every_engine(start_server):
     server = start_server("--data-parallel-size", "2", "--served-model-name", "m", "--max-model-len", "512")
     answers = [complete(server, temperature=0)["choices"][0]["text"] for _ in range(2)]

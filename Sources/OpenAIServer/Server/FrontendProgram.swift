@@ -193,6 +193,7 @@ package struct FrontendProgram {
         let logger = logger
         let wasReady = OnceFlag()
         engine.onStateChange { state in
+        engine.onIteration { index, tokens in recorder.iteration(engine: index, tokens: tokens) }
             switch state {
             case .ready(let information):
                 wasReady.set()

@@ -89,21 +89,15 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
 
     private func dispatch(_ batch: [Delivery], writing: Bool) {
         deliveryTime = MonotonicClock.now()
-        var tokens = 0
         isDelivering = true
         for (index, delivery) in batch.enumerated() {
             if writing, index % Self.deliveriesPerWrite == 0, index > 0 {
                 writeStreams()
                 isDelivering = true
             }
-            if case .output(let output, _) = delivery.event {
-                tokens += output.tokens.count
-                if let prefill = output.prefillStats { tokens += prefill.numPromptTokens }
-            }
             delivery.receiver.receive(delivery.event)
         }
         isDelivering = false
-        if tokens > 0 { recorder.iteration(tokens: tokens) }
     }
 
     /// One write per connection, even if several of its sequences were in the batches.
