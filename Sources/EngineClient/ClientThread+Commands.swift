@@ -15,13 +15,16 @@ extension ClientThread {
         case .abort(let handle):
             guard let slot = registry.find(handle) else { return }
             abort(slot)
-        case .utility(let method, let arguments, let completion): callUtility(method, arguments, completion)
+        case .utility(let method, let arguments, let rank, let completion):
+            callUtility(method, arguments, rank: rank, completion)
+        case .markHung(let ranks): engines.markHung(ranks)
+        case .failRequests(let rank, let failure): failRequests(rank: rank, failure)
         case .engineDied(let reason): enginesDied(reason)
         case .observeStats(let observer): statsObserver = observer
+        case .observeIterations(let observer): iterationObserver = observer
         case .observeState(let observer):
             stateObserver = observer
             observer(shared.state.withLock { $0 })
-        case .observeIterations(let observer): iterationObserver = observer
         case .awaitReady(let waiter):
             if let information {
                 waiter(.success(information))
@@ -128,6 +131,11 @@ extension ClientThread {
         abort(slot)
     }
 
+    private func failRequests(rank: Int, _ failure: EngineFailure) {
+        guard let index = engines.index(ofRank: rank) else { return }
+        for slot in registry.running(on: index) { failAndAbort(slot, failure) }
+    }
+
     func sendAborts() {
         for index in engines.indices where !engines[index].aborts.isEmpty {
             var rest = engines[index].aborts[...]
@@ -159,7 +167,9 @@ extension ClientThread {
 
     // MARK: - Utility calls
 
-    private func callUtility(_ method: String, _ arguments: [UInt8], _ completion: @escaping UtilityCompletion) {
+    private func callUtility(
+        _ method: String, _ arguments: [UInt8], rank: Int?, _ completion: @escaping UtilityCompletion
+    ) {
         guard arguments.isSingleMessagePackValue(.array) else {
             completion(.failure(.requestFailed(reason: "the arguments of \(method) are not one msgpack array")))
             return
@@ -169,8 +179,16 @@ extension ClientThread {
             completion(.failure(failure ?? .requestFailed(reason: "the engines are not ready yet")))
             return
         }
-        let ids = utilities.begin(engines: engines.engines.count, completion)
-        for (index, id) in zip(engines.indices, ids) {
+        var targets = engines.indices
+        if let rank {
+            guard let index = engines.index(ofRank: rank) else {
+                completion(.failure(.requestFailed(reason: "there is no engine \(rank)")))
+                return
+            }
+            targets = index..<(index + 1)
+        }
+        let ids = utilities.begin(engines: targets, completion)
+        for (index, id) in zip(targets, ids) {
             scratch.removeAll(keepingCapacity: true)
             UtilityCall(
                 clientIndex: configuration.clientIndex, callID: id, method: method, arguments: arguments

@@ -120,7 +120,7 @@ extension RequestRegistry {
     mutating func decodeOutputs(
         of view: EngineCoreOutputsView, _ decoder: EngineCoreOutputReader, _ frames: ZMQFrames,
         engines: inout EngineTable, broken: inout [BrokenOutput]
-    ) {
+    ) -> Int {
         var reader = view.outputs
         var tokens = 0
         for _ in 0..<view.outputCount {

@@ -151,7 +151,7 @@ final class ClientThread {
         case .add(let handle, let pending):
             registry.enqueue(.failed(.shuttingDown), for: pending)
             registry.released.append(handle.slot)
-        case .utility(_, _, let completion): completion(.failure(.shuttingDown))
+        case .utility(_, _, _, let completion): completion(.failure(.shuttingDown))
         case .awaitReady(let waiter): waiter(.failure(.shuttingDown))
         case .observeState(let observer): stateObserver = observer
         case .shutdown(_, let completion): shutdownCompletions.append(completion)

@@ -80,14 +80,27 @@ package final class EngineClient: EngineConnection {
     package func abort(_ handle: RequestHandle) { _ = shared.mailbox.post(.abort(handle)) }
 
     package func callUtility(
-        _ method: String, arguments: [UInt8],
+        _ method: String, arguments: [UInt8], rank: Int?,
         completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
     ) {
-        if !shared.mailbox.post(.utility(method, arguments, completion)) { completion(.failure(.shuttingDown)) }
+        if !shared.mailbox.post(.utility(method, arguments, rank: rank, completion)) {
+            completion(.failure(.shuttingDown))
+        }
+    }
+
+    package func markHung(_ ranks: Set<Int>) { _ = shared.mailbox.post(.markHung(ranks)) }
+
+    package func failRequests(rank: Int, _ failure: EngineFailure) {
+        _ = shared.mailbox.post(.failRequests(rank: rank, failure))
     }
 
     package func onSchedulerStats(_ observer: @escaping @Sendable (_ engine: Int, _ stats: SchedulerStats) -> Void) {
         _ = shared.mailbox.post(.observeStats(observer))
+    }
+
+    /// Sets who hears how many tokens each step of an engine has read or made (called on the client thread).
+    package func onIteration(_ observer: @escaping @Sendable (_ engine: Int, _ tokens: Int) -> Void) {
+        _ = shared.mailbox.post(.observeIterations(observer))
     }
 
     /// The observer hears the present state first.
@@ -98,11 +111,6 @@ package final class EngineClient: EngineConnection {
     // MARK: - Life
 
     /// Waits until all engines registered, or start-up failed.
-    /// Sets who hears how many tokens each step of an engine has read or made (called on the client thread).
-    package func onIteration(_ observer: @escaping @Sendable (_ engine: Int, _ tokens: Int) -> Void) {
-        _ = shared.mailbox.post(.observeIterations(observer))
-    }
-
     package func waitUntilReady() async throws(EngineFailure) -> EngineInformation {
         let result = await withCheckedContinuation { continuation in
             if !shared.mailbox.post(.awaitReady { continuation.resume(returning: $0) }) {

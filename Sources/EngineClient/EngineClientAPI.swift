@@ -73,6 +73,8 @@ package enum EngineFailure: Error, Sendable, Equatable {
     case engineDead(reason: String)
     /// vLLM: `EngineGenerateError`.
     case requestFailed(reason: String)
+    /// The engine is alive but has not got on for longer than the operator lets requests wait.
+    case engineHung(reason: String)
     /// The frontend is shutting down.
     case shuttingDown
 }
@@ -142,10 +144,17 @@ package protocol EngineConnection: AnyObject, Sendable {
     /// Stops a request: the engine is told, and no further event is delivered for it. Harmless for finished ones.
     func abort(_ handle: RequestHandle)
 
-    /// Calls `method` on every engine. `arguments` is one msgpack array. The completion runs once, on the client thread.
+    /// Calls `method` on every engine, or on that of `rank`. `arguments` is one msgpack array. The completion runs once,
+    /// on the client thread.
     func callUtility(
-        _ method: String, arguments: [UInt8],
+        _ method: String, arguments: [UInt8], rank: Int?,
         completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void)
+
+    /// Engines that are alive and do nothing: as long as there are others, requests go to those.
+    func markHung(_ ranks: Set<Int>)
+
+    /// Ends the requests that were given to one engine, and tells it so.
+    func failRequests(rank: Int, _ failure: EngineFailure)
 
     /// Messages that engines have sent so far: it grows while they get on.
     var messagesReceived: UInt64 { get }
@@ -158,4 +167,12 @@ package protocol EngineConnection: AnyObject, Sendable {
 
     /// Sets who hears about state changes (called on the client thread).
     func onStateChange(_ observer: @escaping @Sendable (EngineClientState) -> Void)
+}
+
+extension EngineConnection {
+    /// Calls `method` on every engine.
+    package func callUtility(
+        _ method: String, arguments: [UInt8],
+        completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
+    ) { callUtility(method, arguments: arguments, rank: nil, completion: completion) }
 }

@@ -6,6 +6,8 @@ struct Engine {
     let identity: [UInt8]
     /// Has registered and did not die since.
     var isRegistered = false
+    /// Is alive and does not get on.
+    var isHung = false
     var response = EngineCoreReadyResponse()
     /// This frontend's unfinished requests.
     var inFlight = 0
@@ -26,7 +28,7 @@ struct Engine {
     }
 
     mutating func reset() {
-        isRegistered = false
+        (isRegistered, isHung) = (false, false)
         (running, waiting, admittedSinceStats, hasStats) = (0, 0, 0, false)
         published = CoordinatorState.Load(waiting: 0, running: 0, kvCacheUsage: nil)
         aborts.removeAll(keepingCapacity: true)
@@ -88,6 +90,17 @@ struct EngineTable {
 
     func index(ofRank rank: Int) -> Int? { ranks.contains(rank) ? rank - ranks.lowerBound : nil }
 
+    mutating func markHung(_ ranks: Set<Int>) {
+        for index in indices { engines[index].isHung = ranks.contains(engines[index].rank) }
+    }
+
+    /// Whether requests that may go anywhere go here: hung engines get them only when all hang.
+    private func isEligible(_ index: Int, _ anyWorks: Bool) -> Bool {
+        engines[index].isRegistered && !(anyWorks && engines[index].isHung)
+    }
+
+    private var anyWorks: Bool { engines.contains { $0.isRegistered && !$0.isHung } }
+
     /// What the coordinator published: one entry per rank of the deployment.
     mutating func update(_ loads: [CoordinatorState.Load]) {
         for index in indices where loads.indices.contains(engines[index].rank) {
@@ -105,8 +118,9 @@ struct EngineTable {
             return index
         }
         if hasCoordinator { return chooseByPublishedLoad(family) }
+        let anyWorks = anyWorks
         var best: (index: Int, score: Int)?
-        for index in engines.indices where engines[index].isRegistered {
+        for index in engines.indices where isEligible(index, anyWorks) {
             let score = engines[index].score(family)
             if best.map({ score < $0.score }) ?? true { best = (index, score) }
         }
@@ -114,10 +128,11 @@ struct EngineTable {
     }
 
     private mutating func chooseByPublishedLoad(_ family: ProtocolFamily) -> Int? {
+        let anyWorks = anyWorks
         var best: (index: Int, score: Double)?
         for step in engines.indices {
             let index = (scanStart + step) % engines.count
-            guard engines[index].isRegistered else { continue }
+            guard isEligible(index, anyWorks) else { continue }
             let score = engines[index].publishedScore(family, clientCount: clientCount)
             if best.map({ score < $0.score }) ?? true { best = (index, score) }
         }

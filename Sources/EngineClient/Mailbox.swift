@@ -24,13 +24,16 @@ typealias ReadyWaiter = @Sendable (Result<EngineInformation, EngineFailure>) -> 
 enum Command: Sendable {
     case add(RequestHandle, PendingRequest)
     case abort(RequestHandle)
-    case utility(String, [UInt8], UtilityCompletion)
+    /// Of the engine of that rank, or of all.
+    case utility(String, [UInt8], rank: Int?, UtilityCompletion)
+    case markHung(Set<Int>)
+    case failRequests(rank: Int, EngineFailure)
     case engineDied(reason: String)
     case observeStats(StatsObserver)
+    case observeIterations(IterationObserver)
     case observeState(StateObserver)
     case awaitReady(ReadyWaiter)
     case shutdown(drainTimeout: Duration, completion: @Sendable () -> Void)
-    case observeIterations(IterationObserver)
 }
 
 /// Commands from any thread to the client thread, and the slot numbers both sides share.

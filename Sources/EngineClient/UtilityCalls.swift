@@ -1,16 +1,18 @@
 import EngineProtocol
 
-/// Calls that were sent to all engines and wait for all answers.
+/// Calls that were sent to some engines and wait for all their answers.
 struct UtilityCalls {
     private final class Call {
+        let engines: Range<Int>
         var results: [UtilityOutput?]
         var missing: Int
         var failure: EngineFailure?
         let completion: UtilityCompletion
 
-        init(engines: Int, completion: @escaping UtilityCompletion) {
-            results = Array(repeating: nil, count: engines)
-            missing = engines
+        init(engines: Range<Int>, completion: @escaping UtilityCompletion) {
+            self.engines = engines
+            results = Array(repeating: nil, count: engines.count)
+            missing = engines.count
             self.completion = completion
         }
     }
@@ -19,10 +21,10 @@ struct UtilityCalls {
     private var waiting: [UInt64: (call: Call, engine: Int)] = [:]
 
     /// - Returns: one call id per engine.
-    mutating func begin(engines: Int, _ completion: @escaping UtilityCompletion) -> ClosedRange<UInt64> {
+    mutating func begin(engines: Range<Int>, _ completion: @escaping UtilityCompletion) -> ClosedRange<UInt64> {
         let call = Call(engines: engines, completion: completion)
         let first = lastID + 1
-        for engine in 0..<engines {
+        for engine in engines {
             lastID += 1
             waiting[lastID] = (call, engine)
         }
@@ -33,7 +35,7 @@ struct UtilityCalls {
     mutating func receive(_ output: UtilityOutput) -> Bool {
         guard let (call, engine) = waiting.removeValue(forKey: output.callID) else { return false }
         if let message = output.failureMessage, call.failure == nil { call.failure = .requestFailed(reason: message) }
-        call.results[engine] = output
+        call.results[engine - call.engines.lowerBound] = output
         answered(call)
         return true
     }

@@ -38,6 +38,8 @@ package struct ServeConfiguration {
     package var engineRestarts = RestartPolicy.never
     /// When our frontend counts a silent engine as hung, in seconds; nil = its default, 0 = never.
     package var engineHangTimeout: Double?
+    /// When requests that wait for a hung engine fail, in seconds since its last sign of life; nil or 0 = never.
+    package var engineHangRequestDeadline: Double?
     /// How long open requests may take to finish after a stop signal.
     package var shutdownTimeout: Duration = .zero
     /// How long engines may take to become ready.

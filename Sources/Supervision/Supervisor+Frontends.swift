@@ -61,6 +61,9 @@ extension Supervisor {
         if let seconds = configuration.engineHangTimeout {
             launch.environment["VLLM_ENGINE_HANG_TIMEOUT_S"] = "\(seconds)"
         }
+        if let seconds = configuration.engineHangRequestDeadline {
+            launch.environment["VLLM_ENGINE_HANG_REQUEST_DEADLINE_S"] = "\(seconds)"
+        }
         if configuration.engineRestarts.limit > 0 { launch.environment["VLLM_ENGINE_RESTARTS"] = "1" }
         launch.servedAddress = listener.map(\.displayAddress) ?? ""
         return launch

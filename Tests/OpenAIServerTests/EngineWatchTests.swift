@@ -12,16 +12,18 @@ import Testing
 private final class Bench: Sendable {
     let engine: ScriptedEngine
     let watch: EngineWatch
-    init(heartbeat: Bool) {
+    init(heartbeat: Bool, engines: Int = 1, requestDeadline: Double? = nil) {
         var information = EngineInformation.tiny
         information.answersHeartbeat = heartbeat
+        information.ranks = 0..<engines
         let engine = ScriptedEngine(state: .ready(information))
         self.engine = engine
         let clock = Box(1000.0)
         let cpu = Box(0.0)
         (self.time, self.processor) = (clock, cpu)
         watch = EngineWatch(
-            engine, timeout: 10, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
+            engine, timeout: 10, requestDeadline: requestDeadline,
+            logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() },
             now: { clock.value }, engineCPU: { cpu.value })
     }
 
@@ -120,6 +122,67 @@ private final class Box: Sendable {
         bench.jump(seconds: 60)
         bench.pass(seconds: 5)
         #expect(bench.watch.problem == nil)
+    }
+
+    @Test func oneHungEngineOfSeveralLeavesTheOthersToWork() {
+        let bench = Bench(heartbeat: true, engines: 3)
+        bench.beat(turns: 1, busy: 0, cpu: 0)
+        bench.pass(seconds: 5)
+        bench.engine.stop(ranks: [1])
+        bench.pass(seconds: 12)
+        #expect(bench.watch.problem == "engine 1 has not answered for 11 s")
+        #expect(bench.engine.hungRanks == [1])
+        #expect(bench.watch.refusal() == nil && bench.watch.refusal(rank: 0) == nil)
+        #expect(bench.watch.refusal(rank: 1) != nil)
+        bench.engine.goOn()
+        #expect(bench.watch.problem == nil && bench.engine.hungRanks.isEmpty)
+        bench.engine.stop(ranks: [0, 1, 2])
+        bench.pass(seconds: 12)
+        #expect(bench.engine.hungRanks == [0, 1, 2] && bench.watch.refusal() != nil)
+        bench.engine.setState(.dead(reason: "x"))
+        bench.pass(seconds: 1)
+        #expect(bench.engine.hungRanks.isEmpty, "a successor starts without a past")
+    }
+
+    @Test func requestsOfAHungEngineFailAtTheirDeadlineOnly() {
+        let bench = Bench(heartbeat: true, engines: 2, requestDeadline: 30)
+        bench.beat(turns: 1, busy: 0, cpu: 0)
+        bench.pass(seconds: 5)
+        bench.engine.stop(ranks: [1])
+        bench.pass(seconds: 30)
+        #expect(bench.watch.problem != nil && bench.engine.failedRequests.isEmpty)
+        bench.pass(seconds: 2)
+        #expect(bench.engine.failedRequests.map(\.rank) == [1, 1], "again in each tick: late ones may have come")
+        #expect(bench.engine.failedRequests[0].failure == .engineHung(reason: "engine 1 has not answered for 30 s"))
+        bench.engine.goOn()
+        bench.pass(seconds: 60)
+        #expect(bench.engine.failedRequests.count == 2)
+    }
+
+    @Test func aLongStepEndsNoRequest() {
+        let bench = Bench(heartbeat: true, requestDeadline: 1)
+        var busy = 0.0
+        bench.pass(seconds: 120) {
+            busy += 1
+            bench.beat(turns: 7, busy: busy, cpu: busy * 0.9)
+        }
+        #expect(bench.engine.failedRequests.isEmpty)
+    }
+
+    @Test func newRequestsAreRefusedWhileTheEngineHangs() throws {
+        let bench = Bench(heartbeat: true)
+        let wire = try WireConnection(engine: bench.engine, watch: bench.watch)
+        defer { wire.close() }
+        bench.beat(turns: 1, busy: 0, cpu: 0)
+        #expect(try wire.post("/echo", "x").status == 200)
+        bench.engine.stop()
+        bench.pass(seconds: 12)
+        let refused = try wire.post("/echo", "x")
+        #expect(refused.status == 503 && refused.headers.first(name: "retry-after") == "5")
+        #expect(refused.body.contains("\"type\":\"ServiceUnavailableError\""))
+        #expect(try wire.get("/v1/echo").status == 200, "what needs no engine is answered")
+        bench.engine.goOn()
+        #expect(try wire.post("/echo", "x").status == 200)
     }
 
     @Test func readinessAndMetricFollow() throws {

@@ -23,8 +23,11 @@ final class ScriptedEngine: EngineConnection {
         var abortAllCount = 0
         var inFlight = 0
         var messages: UInt64 = 0
-        /// Utility calls that nobody answers.
-        var isSilent = false
+        /// Engines whose utility calls nobody answers.
+        var silentRanks: Set<Int> = []
+        var hungRanks: Set<Int> = []
+        /// One entry per call of `failRequests`.
+        var failedRequests: [(rank: Int, failure: EngineFailure)] = []
         var unanswered: [@Sendable () -> Void] = []
     }
 
@@ -47,10 +50,10 @@ final class ScriptedEngine: EngineConnection {
     func sendMessage() { script.withLock { $0.messages += 1 } }
 
     /// As a stopped process: calls are answered when it goes on.
-    func stop() { script.withLock { $0.isSilent = true } }
+    func stop(ranks: Set<Int> = [0]) { script.withLock { $0.silentRanks = ranks } }
     func goOn() {
         let late = script.withLock { script in
-            script.isSilent = false
+            script.silentRanks = []
             defer { script.unanswered = [] }
             return script.unanswered
         }
@@ -64,7 +67,7 @@ final class ScriptedEngine: EngineConnection {
     func abort(_ handle: RequestHandle) {}
 
     func callUtility(
-        _ method: String, arguments: [UInt8],
+        _ method: String, arguments: [UInt8], rank: Int?,
         completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
     ) {
         let result = script.withLock { script -> Result<[UtilityOutput], EngineFailure> in
@@ -73,10 +76,19 @@ final class ScriptedEngine: EngineConnection {
             return .success([UtilityOutput(callID: 1, failureMessage: nil, result: script.results[method])])
         }
         let waits = script.withLock { script in
-            if script.isSilent { script.unanswered.append { completion(result) } }
-            return script.isSilent
+            let isSilent = rank.map { script.silentRanks.contains($0) } ?? !script.silentRanks.isEmpty
+            if isSilent { script.unanswered.append { completion(result) } }
+            return isSilent
         }
         if !waits { completion(result) }
+    }
+
+    var hungRanks: Set<Int> { script.withLock { $0.hungRanks } }
+    var failedRequests: [(rank: Int, failure: EngineFailure)] { script.withLock { $0.failedRequests } }
+
+    func markHung(_ ranks: Set<Int>) { script.withLock { $0.hungRanks = ranks } }
+    func failRequests(rank: Int, _ failure: EngineFailure) {
+        script.withLock { $0.failedRequests.append((rank, failure)) }
     }
 
     func onSchedulerStats(_ observer: @escaping @Sendable (Int, SchedulerStats) -> Void) {}

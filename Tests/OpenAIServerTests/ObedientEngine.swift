@@ -86,9 +86,11 @@ final class ObedientEngine: EngineConnection {
     }
 
     func callUtility(
-        _ method: String, arguments: [UInt8],
+        _ method: String, arguments: [UInt8], rank: Int?,
         completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
     ) { completion(.success([])) }
+    func markHung(_ ranks: Set<Int>) {}
+    func failRequests(rank: Int, _ failure: EngineFailure) {}
     func onSchedulerStats(_ observer: @escaping @Sendable (Int, SchedulerStats) -> Void) {}
     func onStateChange(_ observer: @escaping @Sendable (EngineClientState) -> Void) {}
 }

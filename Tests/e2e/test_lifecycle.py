@@ -1,6 +1,7 @@
 """Start and end: signals and crashes at random moments of a load leave nothing behind, a taken port is explained."""
 
 import collections
+import json
 import os
 import random
 import signal
@@ -152,9 +153,39 @@ def test_hung_engine_fails_readiness_and_recovers(start_server):
     assert load.join() == ["done"] * 2 and server.metric("vllm:engine_hung") == 0
 
 
+def test_requests_at_a_hung_engine_end_at_their_deadline(start_server):
+    """New requests are refused at once; streams stay open with comments until the deadline, then have their last event."""
+    server = start_server("--engine-hang-timeout", "1", "--engine-hang-request-deadline", "4", "--sse-keep-alive-interval", "0.3")
+    body = {"prompt": "hello", "max_tokens": 4000, "ignore_eos": True, "temperature": 0}
+    stream = server.stream("/v1/completions", body)
+    lines = iter(stream.answer.readline, b"")
+    assert next(lines).startswith(b"data: {")
+    whole = []
+    plain = threading.Thread(target=lambda: whole.append(server.post("/v1/completions", body)))
+    plain.start()
+    assert wait_until(lambda: server.metric("vllm:num_requests_running") == 2, 10)
+    engine = server.child("engine")
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        assert wait_until(lambda: server.get("/health/ready").status == 503, 10)
+        refused = server.post("/v1/completions", body)
+        assert refused.status == 503 and refused.headers["retry-after"] == "5" and "hangs" in refused.json()["error"]["message"]
+        rest = [line for line in lines if line.strip()]
+        plain.join(20)
+    finally:
+        os.kill(engine, signal.SIGCONT)
+    assert b": keep-alive\n" in rest and rest[-1] == b"data: [DONE]\n"
+    error = json.loads(rest[-2].removeprefix(b"data: "))["error"]
+    assert error["code"] == 504 and error["type"] == "GatewayTimeoutError" and "has not answered" in error["message"]
+    assert whole[0].status == 504 and whole[0].json()["error"]["type"] == "GatewayTimeoutError"
+    assert wait_until(lambda: server.get("/health/ready").status == 200, 10)
+    assert wait_until(lambda: server.metric("vllm:num_requests_running") == 0, 10), "the aborts reached the engine"
+    assert server.post("/v1/completions", body | {"max_tokens": 3}).status == 200
+
+
 def test_long_step_is_no_hang(start_server):
     """The prompt takes several times the timeout to compute, in one step; the heartbeat comes from another thread."""
-    server = start_server("--engine-hang-timeout", "0.3", "--max-num-batched-tokens", "8192", "--no-enable-prefix-caching",
+    server = start_server("--engine-hang-timeout", "0.3", "--engine-hang-request-deadline", "0.3", "--max-num-batched-tokens", "8192", "--no-enable-prefix-caching",
                           "--threads", "1", "--max-num-seqs", "64")
     done = threading.Event()
     seen = []

@@ -179,6 +179,7 @@ struct APIContext: Sendable {
         guard case .ready(let information) = server.engine.state, information.ranks.contains(rank) else {
             throw .badRequest("data_parallel_rank \(rank) is out of range.")
         }
+        if let reason = server.watch?.refusal(rank: rank) { throw .engineHangs(reason) }
         return rank
     }
 }

@@ -78,6 +78,15 @@ package struct APIError: Error, Sendable, Equatable {
         APIError(status: .serviceUnavailable, type: "ServiceUnavailableError", message: message, retryAfter: retryAfter)
     }
 
+    package static func engineHangs(_ reason: String) -> APIError {
+        .serviceUnavailable("The engine hangs: \(reason).", retryAfter: 5)
+    }
+
+    /// The engine is there and does not answer. vLLM knows no such error.
+    package static func gatewayTimeout(_ message: String) -> APIError {
+        APIError(status: .gatewayTimeout, type: "GatewayTimeoutError", message: message)
+    }
+
     /// As `type`: the body is `{"detail": message}`, the Python framework's own errors, instead of the API's shape.
     package static let bareDetail = "detail"
 

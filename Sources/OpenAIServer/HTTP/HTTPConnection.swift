@@ -220,7 +220,7 @@ final class HTTPConnection: ChannelDuplexHandler {
         }
         if entry.options.contains(.work), let reason = service.context.watch?.refusal() {
             exchange.endCause = "shed"
-            exchange.send(.serviceUnavailable("The server has as many unfinished requests as it may have."))
+            exchange.send(.engineHangs(reason))
             return true
         }
         if entry.options.contains(.work) {

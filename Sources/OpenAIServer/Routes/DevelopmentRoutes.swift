@@ -266,6 +266,7 @@ struct EngineCall {
         case .failure(.engineDead(let reason)):
             throw .serviceUnavailable("The engine is dead: \(reason)", retryAfter: nil)
         case .failure(.requestFailed(let reason)): throw .internalError(reason)
+        case .failure(.engineHung(let reason)): throw .engineHangs(reason)
         case .failure(.shuttingDown): throw .serviceUnavailable("The server is shutting down.")
         case .success(let outputs):
             var values: [MessagePackValue] = []

@@ -83,8 +83,7 @@ struct HealthHandler: RouteHandler {
         guard context.life.takesWork else { return .serviceUnavailable("The server is shutting down.") }
         return switch context.engine.state {
         case .ready:
-            asksForProgress
-                ? context.watch?.problem.map { .serviceUnavailable("The engine hangs: \($0).", retryAfter: 5) } : nil
+            asksForProgress ? context.watch?.problem.map { .engineHangs($0) } : nil
         case .waitingForEngines: .serviceUnavailable("The engine is still starting.")
         case .dead(let reason):
             .serviceUnavailable(

@@ -38,9 +38,12 @@ final class NoEngine: EngineConnection {
     func abort(_ handle: RequestHandle) {}
 
     func callUtility(
-        _ method: String, arguments: [UInt8],
+        _ method: String, arguments: [UInt8], rank: Int?,
         completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void
     ) { completion(.failure(Self.failure)) }
+
+    func markHung(_ ranks: Set<Int>) {}
+    func failRequests(rank: Int, _ failure: EngineFailure) {}
 
     func onSchedulerStats(_ observer: @escaping @Sendable (Int, SchedulerStats) -> Void) {}
     func onStateChange(_ observer: @escaping @Sendable (EngineClientState) -> Void) {}

@@ -11,29 +11,42 @@ import Synchronization
 ///
 /// Our engine answers a heartbeat from its I/O thread, also while a step takes a minute: silence means that the whole
 /// process stands still. A busy loop that stays at one turn without using the processor stands still, too. Engines
-/// without a heartbeat are judged by what they send and by the CPU time of the processes beside this one.
+/// without a heartbeat are judged together, by what they send and by the CPU time of the processes beside this one.
+///
+/// New requests go to the engines that do not hang, and are refused when all do. Those that wait for a hung engine go on
+/// waiting, because it may go on, unless the operator has set a deadline.
 package final class EngineWatch: Sendable {
     private struct Engine {
+        let rank: Int
+        /// When the heartbeat was sent that has not been answered yet.
+        var pendingSince: Double?
         var turns = -1
         var cpu = 0.0
         var progressAt: Double
+        var problem: String?
+
+        /// When it last showed that it gets on.
+        var lastSign: Double { min(progressAt, pendingSince ?? .infinity) }
     }
 
     private struct State {
-        /// When the heartbeat was sent that has not been answered yet.
-        var pendingSince: Double?
+        /// Empty while there is no engine to judge.
         var engines: [Engine] = []
         /// For engines without a heartbeat.
         var messages: UInt64 = 0
         var cpu: Double?
         var progressAt: Double
         var lastTick: Double
-        var problem: String?
+
+        var lastSign: Double { engines.map(\.lastSign).min() ?? progressAt }
+        var hungRanks: Set<Int> { Set(engines.filter { $0.problem != nil }.map(\.rank)) }
     }
 
     private let connection: any EngineConnection
     /// Seconds without a sign of life after which an engine counts as hung.
     private let timeout: Double
+    /// Seconds without a sign of life after which the requests that wait for a hung engine fail; nil = never.
+    private let requestDeadline: Double?
     private let logger: Logger
     private let now: @Sendable () -> Double
     private let engineCPU: @Sendable () -> Double?
@@ -43,30 +56,35 @@ package final class EngineWatch: Sendable {
     /// - Parameter now: monotonic seconds.
     /// - Parameter engineCPU: CPU seconds of the processes that may be the engine; nil = not known.
     package init(
-        _ connection: any EngineConnection, timeout: Double, logger: Logger,
+        _ connection: any EngineConnection, timeout: Double, requestDeadline: Double? = nil, logger: Logger,
         now: @escaping @Sendable () -> Double = { MonotonicClock.now() },
         engineCPU: @escaping @Sendable () -> Double? = SiblingProcesses.processorSeconds
     ) {
         self.connection = connection
         self.timeout = timeout
+        self.requestDeadline = requestDeadline
         self.logger = logger
         self.now = now
         self.engineCPU = engineCPU
         state = Mutex(State(progressAt: now(), lastTick: now()))
     }
 
-    /// Why the engine cannot be expected to answer; nil = it can.
-    package var problem: String? { state.withLock { $0.problem } }
+    /// Why one of the engines cannot be expected to answer; nil = all can.
+    package var problem: String? { state.withLock { $0.engines.lazy.compactMap(\.problem).first } }
+
+    /// Why a new request cannot be expected to be answered: all engines hang, or the one of `rank`.
+    package func refusal(rank: Int? = nil) -> String? {
+        guard hasHung.load(ordering: .relaxed) else { return nil }
+        return state.withLock { state in
+            if let rank { return state.engines.first { $0.rank == rank }?.problem }
+            return state.engines.allSatisfy { $0.problem != nil } ? state.engines.first?.problem : nil
+        }
+    }
 
     /// Seconds since an engine last showed that it gets on; the largest over all engines.
     package var secondsSinceProgress: Double {
         let now = now()
-        return state.withLock { max(0, now - Self.progress($0)) }
-    }
-
-    private static func progress(_ state: State) -> Double {
-        let engines = state.engines.map(\.progressAt).min() ?? state.progressAt
-        return min(engines, state.pendingSince ?? .infinity)
+        return state.withLock { max(0, now - $0.lastSign) }
     }
 
     /// For the metrics page; nil until an engine has hung for the first time.
@@ -84,91 +102,103 @@ package final class EngineWatch: Sendable {
     package func tick() {
         let now = now()
         guard case .ready(let information) = connection.state else { return reset(now) }
-        // We may have been stopped ourselves: what was due then says nothing about the engine.
-        let wasAsleep = state.withLock { state in
-            defer { state.lastTick = now }
-            return now - state.lastTick > timeout / 2
+        state.withLock { state in
+            if state.engines.map(\.rank) != Array(information.ranks) {
+                state.engines = information.ranks.map { Engine(rank: $0, progressAt: now) }
+            }
+            // We may have been stopped ourselves: what was due then says nothing about the engine.
+            if now - state.lastTick > timeout / 2 { Self.forgive(&state, now) }
+            state.lastTick = now
         }
-        if wasAsleep { forgive(now) }
         if information.answersHeartbeat {
-            let isFree = state.withLock { state in
-                guard state.pendingSince == nil else { return false }
-                state.pendingSince = now
-                return true
-            }
-            if isFree {
-                connection.callUtility("heartbeat", arguments: [0x90]) { [weak self] in self?.answered($0) }
-            }
-            judge(now)
+            askForHeartbeats(now)
+            for rank in information.ranks { judge(rank, now) }
         } else {
             judgeByOutputs(now)
         }
+        endWaitingRequests(now)
     }
 
-    /// No engine to judge, or a new one.
+    /// No engine to judge, or new ones.
     private func reset(_ now: Double) {
+        let before = state.withLock { state in
+            defer { state = State(progressAt: now, lastTick: now) }
+            return state.hungRanks
+        }
+        if !before.isEmpty { connection.markHung([]) }
+    }
+
+    private static func forgive(_ state: inout State, _ now: Double) {
+        for index in state.engines.indices {
+            if state.engines[index].pendingSince != nil { state.engines[index].pendingSince = now }
+            state.engines[index].progressAt = now
+        }
+        state.progressAt = now
+    }
+
+    private func change(_ rank: Int, _ body: (inout Engine) -> Void) {
         state.withLock { state in
-            state = State(progressAt: now, lastTick: now)
+            guard let index = state.engines.firstIndex(where: { $0.rank == rank }) else { return }
+            body(&state.engines[index])
         }
     }
 
-    private func forgive(_ now: Double) {
-        state.withLock { state in
-            if state.pendingSince != nil { state.pendingSince = now }
-            for index in state.engines.indices { state.engines[index].progressAt = now }
-            state.progressAt = now
+    private func askForHeartbeats(_ now: Double) {
+        let free = state.withLock { state in
+            let free = state.engines.indices.filter { state.engines[$0].pendingSince == nil }
+            for index in free { state.engines[index].pendingSince = now }
+            return free.map { state.engines[$0].rank }
+        }
+        for rank in free {
+            connection.callUtility("heartbeat", arguments: [0x90], rank: rank) { [weak self] in
+                self?.answered(rank, $0)
+            }
         }
     }
 
-    private func answered(_ result: Result<[UtilityOutput], EngineFailure>) {
+    private func answered(_ rank: Int, _ result: Result<[UtilityOutput], EngineFailure>) {
         let now = now()
-        state.withLock { state in
-            state.pendingSince = nil
+        change(rank) { engine in
+            engine.pendingSince = nil
             guard case .success(let outputs) = result else {
-                // One of them has just died: that is for others to notice.
-                for index in state.engines.indices { state.engines[index].progressAt = now }
+                // It has just died: that is for others to notice.
+                engine.progressAt = now
                 return
             }
-            if state.engines.count != outputs.count {
-                state.engines = Array(repeating: Engine(progressAt: now), count: outputs.count)
-            }
-            for (index, output) in outputs.enumerated() {
-                guard let bytes = output.result, let beat = Heartbeat(decoding: bytes) else { continue }
-                let elapsed = now - state.engines[index].progressAt
-                // A hung process still uses some microseconds for answering.
-                let computes = beat.cpuSeconds - state.engines[index].cpu > 0.02 * elapsed
-                if beat.busySeconds == 0 || beat.turns != state.engines[index].turns || computes {
-                    state.engines[index] = Engine(turns: beat.turns, cpu: beat.cpuSeconds, progressAt: now)
-                }
+            guard let bytes = outputs.first?.result, let beat = Heartbeat(decoding: bytes) else { return }
+            // A hung process still uses some microseconds for answering.
+            let computes = beat.cpuSeconds - engine.cpu > 0.02 * (now - engine.progressAt)
+            if beat.busySeconds == 0 || beat.turns != engine.turns || computes {
+                (engine.turns, engine.cpu, engine.progressAt) = (beat.turns, beat.cpuSeconds, now)
             }
         }
-        judge(now)
+        judge(rank, now)
     }
 
-    private func judge(_ now: Double) {
-        let (pendingSince, stuckSince) = state.withLock { ($0.pendingSince, $0.engines.map(\.progressAt).min()) }
-        if let pendingSince, now - pendingSince > timeout {
-            note("the engine has not answered for \(Self.rounded(now - pendingSince)) s")
-        } else if let stuckSince, pendingSince == nil, now - stuckSince > timeout {
-            note("the engine stands still in one step for \(Self.rounded(now - stuckSince)) s")
-        } else if pendingSince == nil || problem == nil {
-            note(nil)
+    private func judge(_ rank: Int, _ now: Double) {
+        guard let engine = state.withLock({ $0.engines.first { $0.rank == rank } }) else { return }
+        if let pendingSince = engine.pendingSince, now - pendingSince > timeout {
+            note("has not answered for \(Self.rounded(now - pendingSince)) s", [rank])
+        } else if engine.pendingSince == nil, now - engine.progressAt > timeout {
+            note("stands still in one step for \(Self.rounded(now - engine.progressAt)) s", [rank])
+        } else if engine.pendingSince == nil {
+            note(nil, [rank])
         }
     }
 
     private func judgeByOutputs(_ now: Double) {
         let messages = connection.messagesReceived
         let isWaited = connection.inFlight > 0
-        let silentSince = state.withLock { state in
+        let (silentSince, ranks) = state.withLock { state in
             if messages != state.messages || !isWaited {
                 state.messages = messages
                 state.cpu = nil
-                state.progressAt = now
+                Self.forgive(&state, now)
             }
-            return state.progressAt
+            return (state.progressAt, state.engines.map(\.rank))
         }
-        guard now - silentSince > timeout / 2 else { return note(nil) }
-        guard let cpu = engineCPU() else { return note(nil) }
+        guard now - silentSince > timeout / 2 else { return note(nil, ranks) }
+        guard let cpu = engineCPU() else { return note(nil, ranks) }
         let computed = state.withLock { state -> Double? in
             guard let before = state.cpu else {
                 state.cpu = cpu
@@ -180,22 +210,44 @@ package final class EngineWatch: Sendable {
         if computed > 0.02 * (now - silentSince) {
             state.withLock { state in
                 state.cpu = nil
-                state.progressAt = now
+                Self.forgive(&state, now)
             }
-            note(nil)
+            note(nil, ranks)
         } else if now - silentSince > timeout {
-            note("the engine sends nothing and does not compute for \(Self.rounded(now - silentSince)) s")
+            note("sends nothing and does not compute for \(Self.rounded(now - silentSince)) s", ranks)
         }
     }
 
-    private func note(_ problem: String?) {
-        let before = state.withLock { state in
-            defer { state.problem = problem }
-            return state.problem
+    /// Says once what has become of these engines.
+    private func note(_ problem: String?, _ ranks: [Int]) {
+        let (before, after, text) = state.withLock { state in
+            let before = state.hungRanks
+            let name = state.engines.count > ranks.count ? "engine \(ranks[0])" : "the engine"
+            let text = problem.map { "\(name) \($0)" }
+            for index in state.engines.indices where ranks.contains(state.engines[index].rank) {
+                state.engines[index].problem = text
+            }
+            return (before, state.hungRanks, text ?? name)
         }
-        if problem != nil { hasHung.store(true, ordering: .relaxed) }
-        if before == nil, let problem { logger.error("engine hangs: \(problem); not ready any more") }
-        if before != nil, problem == nil { logger.info("the engine gets on again") }
+        guard before != after else { return }
+        if problem != nil {
+            hasHung.store(true, ordering: .relaxed)
+            logger.error("engine hangs: \(text); not ready any more")
+        } else {
+            logger.info("\(text) gets on again")
+        }
+        connection.markHung(after)
+    }
+
+    /// In every tick after the deadline: a request may have been on its way when the engine was found to hang.
+    private func endWaitingRequests(_ now: Double) {
+        guard let requestDeadline else { return }
+        let late = state.withLock { state in
+            state.engines.filter { $0.problem != nil && now - $0.lastSign > requestDeadline }
+        }
+        for engine in late {
+            connection.failRequests(rank: engine.rank, .engineHung(reason: engine.problem ?? ""))
+        }
     }
 
     private static func rounded(_ seconds: Double) -> Int { Int(min(seconds, 1e9).rounded()) }

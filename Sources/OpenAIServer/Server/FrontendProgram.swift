@@ -172,7 +172,10 @@ package struct FrontendProgram {
         _ engine: EngineClient, _ metrics: FrontendMetrics, _ group: any EventLoopGroup
     ) -> EngineWatch? {
         guard environment.engineHangTimeout > 0 else { return nil }
-        let watch = EngineWatch(engine, timeout: environment.engineHangTimeout, logger: logger)
+        let deadline = environment.engineHangRequestDeadline
+        let watch = EngineWatch(
+            engine, timeout: environment.engineHangTimeout, requestDeadline: deadline > 0 ? deadline : nil,
+            logger: logger)
         watch.start(on: group.next())
         metrics.setEngineHealth { watch.health }
         return watch
@@ -190,10 +193,10 @@ package struct FrontendProgram {
             recorder.prefixCache(
                 engine: index, queries: stats.prefixCacheStats.queries, hits: stats.prefixCacheStats.hits)
         }
+        engine.onIteration { index, tokens in recorder.iteration(engine: index, tokens: tokens) }
         let logger = logger
         let wasReady = OnceFlag()
         engine.onStateChange { state in
-        engine.onIteration { index, tokens in recorder.iteration(engine: index, tokens: tokens) }
             switch state {
             case .ready(let information):
                 wasReady.set()

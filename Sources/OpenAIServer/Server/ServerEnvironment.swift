@@ -15,6 +15,8 @@ package struct ServerEnvironment: Sendable {
     package var enginesAreReplaced = false
     /// `VLLM_ENGINE_HANG_TIMEOUT_S`: seconds without a sign of life after which an engine counts as hung; 0 = never.
     package var engineHangTimeout = 10.0
+    /// `VLLM_ENGINE_HANG_REQUEST_DEADLINE_S`: after so many seconds the requests that wait for it fail; 0 = never.
+    package var engineHangRequestDeadline = 0.0
     /// `VLLM_ENGINE_STARTUP`: what the supervisor did before.
     package var startupReport: String?
     private var apiKey: String?
@@ -30,13 +32,8 @@ package struct ServerEnvironment: Sendable {
         deathDescriptor = try Self.int(variables, "VLLM_ENGINE_DEATH_FD", in: 0...1_000_000).map { Int32($0) }
         eventLoopCount = try Self.int(variables, "VLLM_SWIFT_EVENT_LOOPS", in: 1...1024)
         startupReport = variables["VLLM_ENGINE_STARTUP"]
-        if let text = variables["VLLM_ENGINE_HANG_TIMEOUT_S"], !text.isEmpty {
-            guard let seconds = Double(text), seconds == 0 || (0.1...86_400).contains(seconds) else {
-                throw UsageError(
-                    "environment variable VLLM_ENGINE_HANG_TIMEOUT_S must be 0 (off) or 0.1 to 86400 seconds")
-            }
-            engineHangTimeout = seconds
-        }
+        engineHangTimeout = try Self.seconds(variables, "VLLM_ENGINE_HANG_TIMEOUT_S") ?? engineHangTimeout
+        engineHangRequestDeadline = try Self.seconds(variables, "VLLM_ENGINE_HANG_REQUEST_DEADLINE_S") ?? 0
         enginesAreReplaced = Self.flag(variables, "VLLM_ENGINE_RESTARTS")
         keepsAliveOnEngineDeath = Self.flag(variables, "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH")
         listensWhenReady = Self.flag(variables, "VLLM_ENGINE_LISTEN_WHEN_READY")
@@ -77,6 +74,14 @@ package struct ServerEnvironment: Sendable {
         guard let value = Int(text), range.contains(value) else {
             throw UsageError(
                 "environment variable \(name) must be an integer from \(range.lowerBound) to \(range.upperBound)")
+        }
+        return value
+    }
+
+    private static func seconds(_ variables: [String: String], _ name: String) throws(UsageError) -> Double? {
+        guard let text = variables[name], !text.isEmpty else { return nil }
+        guard let value = Double(text), value == 0 || (0.1...86_400).contains(value) else {
+            throw UsageError("environment variable \(name) must be 0 (off) or 0.1 to 86400 seconds")
         }
         return value
     }

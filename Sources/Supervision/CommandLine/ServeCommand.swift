@@ -145,9 +145,12 @@ package struct ServeCommand: ParsableCommand {
         configuration.frontendRestarts = supervisor.frontendRestarts
         configuration.engineRestarts = supervisor.engineRestarts
         configuration.engineHangTimeout = supervisor.engineHangTimeout?.value
-        if kind != .swift, configuration.engineHangTimeout ?? 0 > 0 {
+        configuration.engineHangRequestDeadline = supervisor.engineHangRequestDeadline?.value
+        if kind != .swift, max(configuration.engineHangTimeout ?? 0, configuration.engineHangRequestDeadline ?? 0) > 0 {
+            let option =
+                configuration.engineHangTimeout ?? 0 > 0 ? "--engine-hang-timeout" : "--engine-hang-request-deadline"
             throw SupervisionError(
-                .usage, "--engine-hang-timeout needs --frontend swift: vLLM's frontends do not notice hung engines")
+                .usage, "\(option) needs --frontend swift: vLLM's frontends do not notice hung engines")
         }
         configuration.shutdownTimeout = supervisor.shutdownTimeout?.duration ?? .zero
 

@@ -52,10 +52,17 @@ package struct SupervisorOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Seconds without a sign of life after which /health/ready says that the engine hangs; 0 = never (default: 10; "
-                + "swift frontend).",
+            "Seconds without a sign of life after which the engine counts as hung: /health/ready and new requests get "
+                + "503; 0 = never (default: 10; swift frontend).",
             valueName: "s"))
     package var engineHangTimeout: SecondsOption?
+
+    @Option(
+        help: ArgumentHelp(
+            "Seconds without a sign of life after which the requests that wait for a hung engine end with an error; "
+                + "0 = they wait until it goes on or the client leaves (default: 0; swift frontend).",
+            valueName: "s"))
+    package var engineHangRequestDeadline: SecondsOption?
 
     @Option(help: ArgumentHelp("Seconds that open requests may take to finish after a stop signal.", valueName: "s"))
     package var shutdownTimeout: SecondsOption?
@@ -75,8 +82,15 @@ package struct SupervisorOptions: ParsableArguments {
         guard (1...64).contains(apiServerCount) else {
             throw ValidationError("--api-server-count must be from 1 to 64")
         }
-        if let seconds = engineHangTimeout?.value, seconds != 0, !(0.1...86_400).contains(seconds) {
-            throw ValidationError("--engine-hang-timeout must be 0 (off) or 0.1 to 86400 seconds")
+        for (name, option) in [
+            ("--engine-hang-timeout", engineHangTimeout), ("--engine-hang-request-deadline", engineHangRequestDeadline),
+        ] {
+            if let seconds = option?.value, seconds != 0, !(0.1...86_400).contains(seconds) {
+                throw ValidationError("\(name) must be 0 (off) or 0.1 to 86400 seconds")
+            }
+        }
+        if engineHangTimeout?.value == 0, engineHangRequestDeadline?.value ?? 0 > 0 {
+            throw ValidationError("--engine-hang-request-deadline needs an --engine-hang-timeout above 0")
         }
         guard restartMax == nil || restart == .onFailure else {
             throw ValidationError("--restart-max needs --restart on-failure")
