@@ -110,13 +110,17 @@ void Recorder::admitted(const Request& request) {
     if (buffer_.size() >= flush_bytes) flush();
 }
 
+double came_in_at(const Request& request) {
+    return request.received_at > 0 ? request.received_at : request.admitted_at;
+}
+
 void Recorder::sent(std::span<const Request* const> requests, double seconds) {
     if (descriptor_ < 0) return;
     for (const Request* request : requests) {
         if (request->new_tokens.empty()) continue;
         buffer_.append("step");
         append_number(buffer_, static_cast<int64_t>(request->sequence_number));
-        append_number(buffer_, std::max<int64_t>(0, std::llround((seconds - request->admitted_at) * 1e6)));
+        append_number(buffer_, std::max<int64_t>(0, std::llround((seconds - came_in_at(*request)) * 1e6)));
         for (const int32_t id : request->new_tokens) append_number(buffer_, id);
         buffer_.append("\n");
     }

@@ -3,7 +3,7 @@
 // A text file, one record per line, words separated by single spaces:
 //   blas-engine-recording 1 VOCAB_SIZE MAX_POSITION DTYPE
 //   request N PROMPT_KEY PROMPT_TOKENS    N: number of the request in this file; PROMPT_KEY: prompt_key() in
-//   hexadecimal step N MICROSECONDS ID [ID ...]       tokens of one step, and its time since the request was admitted
+//   hexadecimal step N MICROSECONDS ID [ID ...]       tokens of one step, and its time since the request came in
 #pragma once
 
 #include <cstdint>
@@ -16,6 +16,10 @@ namespace blas_engine {
 
 struct Request;
 struct ExecutorInfo;
+
+// CLOCK_MONOTONIC seconds at which a request came off the socket (or was admitted, if there was no socket): waiting for
+// the step that was being computed is part of what a client saw.
+double came_in_at(const Request& request);
 
 // Depends on every token and their order.
 uint64_t prompt_key(std::span<const int32_t> prompt);
@@ -42,7 +46,7 @@ class Recorder {
 struct Recording {
     struct Answer {
         uint64_t prompt_key = 0;
-        std::vector<double> times;   // seconds since the request was admitted, of each step, ascending
+        std::vector<double> times;   // seconds since the request came in, of each step, ascending
         std::vector<uint32_t> ends;  // number of tokens after each step
         std::vector<int32_t> tokens;
     };

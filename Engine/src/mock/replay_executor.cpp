@@ -19,7 +19,7 @@ double ReplayExecutor::begin(Request& request) {
     const auto found = prompts_.find(prompt_key(request.prompt()));
     Prompt& prompt = found != prompts_.end() ? found->second : all_;
     request.script.answer = prompt.answers[prompt.next++ % prompt.answers.size()];
-    request.script.origin = request.admitted_at;
+    request.script.origin = came_in_at(request);
     return request.script.origin + recording_.answers[request.script.answer].times.front();
 }
 
