@@ -36,7 +36,9 @@ class Server:
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="e2e-", dir="/tmp"))
         os.chmod(self.scratch, 0o700)
         self.shared_memory_before = processes.shared_memory()
-        self.args = [BINARY, *args, "--host", "127.0.0.1", "--port", str(self.port)]
+        # What follows `--` is for the engine.
+        end = args.index("--") if "--" in args else len(args)
+        self.args = [BINARY, *args[:end], "--host", "127.0.0.1", "--port", str(self.port), *args[end:]]
         self.log_file = tempfile.NamedTemporaryFile(prefix="e2e-log-", suffix=".txt", delete=False)
         self.log_text = None  # kept when the file goes: after a clean stop
         variables = {"VLLM_E2E_MARKER": self.marker, "TMPDIR": str(self.scratch), "XDG_RUNTIME_DIR": str(self.scratch),

@@ -1,10 +1,12 @@
 import Glibc
 
 /// A private unix socket (in the 0700 runtime directory) that leads to one frontend of several on the same port, for its
-/// own `/metrics` and `/health`. It passes bytes on; encrypted ones stay encrypted.
+/// own `/metrics` and `/health`, and for load that shall reach this frontend alone (`ab --live`). It passes bytes on;
+/// encrypted ones stay encrypted.
 package final class FrontendDoor {
-    private static let mostConnections = 16
-    private static let chunk = 64 << 10
+    package static let mostConnections = 256
+    /// Everything happens on the loop's thread, so one place to read into is enough.
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
 
     package let path: String
     private let target: HTTPListener
@@ -22,7 +24,10 @@ package final class FrontendDoor {
         loop.watch(listener.rawValue) { [unowned self] in accept() }
     }
 
-    deinit { close() }
+    deinit {
+        close()
+        buffer.deallocate()
+    }
 
     /// Idempotent.
     package func close() {
@@ -40,7 +45,7 @@ package final class FrontendDoor {
         guard passages.count < Self.mostConnections, let (server, settled) = try? group.connect(to: target) else {
             return
         }
-        let passage = Passage(client, server, loop: loop, settled: settled)
+        let passage = Passage(client, server, loop: loop, buffer: buffer, settled: settled)
         let id = ObjectIdentifier(passage)
         passage.onEnd = { [unowned self] in passages[id] = nil }
         passages[id] = passage
@@ -61,13 +66,19 @@ package final class FrontendDoor {
         private let client: Side
         private let server: Side
         private let loop: EventLoop
+        private let buffer: UnsafeMutableRawBufferPointer
         private var settled: (() -> Void)?
         var onEnd: (() -> Void)?
 
-        init(_ client: FileDescriptor, _ server: FileDescriptor, loop: EventLoop, settled: @escaping () -> Void) {
+        /// - Parameter buffer: lives as long as the door.
+        init(
+            _ client: FileDescriptor, _ server: FileDescriptor, loop: EventLoop, buffer: UnsafeMutableRawBufferPointer,
+            settled: @escaping () -> Void
+        ) {
             self.client = Side(client)
             self.server = Side(server)
             self.loop = loop
+            self.buffer = buffer
             self.settled = settled
             // Writable = connected, or failed, which the first read tells.
             loop.watch(server.rawValue, for: POLLOUT) { [unowned self] in
@@ -104,13 +115,17 @@ package final class FrontendDoor {
             }
         }
 
+        private static let sendFlags = Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)
+
         /// Whether the passage goes on.
         private func move(from source: Side, to target: Side) -> Bool {
             if !source.hasEnded, target.pending.isEmpty {
-                var chunk = [UInt8](repeating: 0, count: FrontendDoor.chunk)
-                let count = recv(source.socket.rawValue, &chunk, chunk.count, 0)
+                let count = recv(source.socket.rawValue, buffer.baseAddress, buffer.count, 0)
                 if count > 0 {
-                    target.pending = Array(chunk[..<count])
+                    // Mostly all of it goes out at once; only the rest is kept.
+                    let sent = send(target.socket.rawValue, buffer.baseAddress, count, Self.sendFlags)
+                    if sent < 0, errno != EAGAIN && errno != EINTR { return false }
+                    target.pending = Array(buffer[max(sent, 0)..<count])
                 } else if count == 0 {
                     source.hasEnded = true
                 } else if errno != EAGAIN && errno != EINTR {
@@ -118,8 +133,7 @@ package final class FrontendDoor {
                 }
             }
             if !target.pending.isEmpty {
-                let flags = Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT)
-                let count = send(target.socket.rawValue, target.pending, target.pending.count, flags)
+                let count = send(target.socket.rawValue, target.pending, target.pending.count, Self.sendFlags)
                 if count > 0 {
                     target.pending.removeFirst(count)
                 } else if errno != EAGAIN && errno != EINTR {

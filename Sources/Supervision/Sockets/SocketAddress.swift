@@ -143,7 +143,7 @@ func makePrivateListener(path: String) throws -> FileDescriptor {
     let listener = try makeStreamSocket(AF_UNIX, nonBlocking: true)
     // Nobody can connect between bind and chmod: there is no listening yet.
     guard address.withPointer({ bind(listener.rawValue, $0, $1) }) == 0, chmod(path, 0o600) == 0,
-        listen(listener.rawValue, 16) == 0
+        listen(listener.rawValue, 512) == 0
     else { throw SupervisionError(.failure, "socket \(path): \(describeErrno(errno))") }
     return listener
 }
