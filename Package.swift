@@ -49,7 +49,7 @@ let package = Package(
         .target(
             name: "Measurement",
             dependencies: [
-                "CProcessShims", "JSONBytes", "Supervision", "Tokenization", nioCore, nioPosix, argumentParser,
+                "CProcessShims", "JSONBytes", "Supervision", "Tokenization", nioCore, nioPosix, nioSSL, argumentParser,
             ], swiftSettings: settings),
 
         // Both sides.

@@ -144,18 +144,21 @@ package struct ChoiceRecord: Sendable, Codable, Equatable {
     package var finishReason: String?
     /// If the request asked for them.
     package var tokenIDs: [Int]
+    /// Tokens with their log-probabilities and alternatives, for comparing; empty if the request asked for none.
+    package var logprobs: String
     /// Length in UTF-8 bytes of each piece of `text`, in the order in which they came: the chunk boundaries.
     package var pieces: [Int]
 
     package init(
         text: String = "", reasoning: String = "", toolCalls: [ToolCallRecord] = [], finishReason: String? = nil,
-        tokenIDs: [Int] = [], pieces: [Int] = []
+        tokenIDs: [Int] = [], logprobs: String = "", pieces: [Int] = []
     ) {
         self.text = text
         self.reasoning = reasoning
         self.toolCalls = toolCalls
         self.finishReason = finishReason
         self.tokenIDs = tokenIDs
+        self.logprobs = logprobs
         self.pieces = pieces
     }
 }
@@ -312,11 +315,18 @@ package struct ClientLateness: Sendable, Codable {
     package var p50: Nanoseconds
     package var p99: Nanoseconds
     package var highest: Nanoseconds
+    /// How many times were looked at, and how many of them were above the limit of `RunRules`; nil in older records.
+    package var samples: Int?
+    package var late: Int?
 
-    package init(p50: Nanoseconds = 0, p99: Nanoseconds = 0, highest: Nanoseconds = 0) {
+    package init(
+        p50: Nanoseconds = 0, p99: Nanoseconds = 0, highest: Nanoseconds = 0, samples: Int? = nil, late: Int? = nil
+    ) {
         self.p50 = p50
         self.p99 = p99
         self.highest = highest
+        self.samples = samples
+        self.late = late
     }
 }
 
@@ -338,6 +348,8 @@ package struct RunDescription: Sendable, Codable {
     package var seed: UInt64
     package var machine: MachineDescription
     package var rules: RunRules
+    /// The last of the compared answers are those to requests of these names, not to prompts of the workload.
+    package var features: [String]?
 
     package init(
         command: String, arguments: [String], version: String, startedAt: Double, arms: [ArmDescription],
@@ -446,7 +458,7 @@ package struct MachineDescription: Sendable, Codable {
 
 /// Fixed before the run starts.
 package struct RunRules: Sendable, Codable {
-    /// The run is void if the client's 99th percentile of lateness is above.
+    /// The run is void if the client's 99th percentile of lateness, over all blocks of an arm at a load, is above.
     package var latenessLimit: Nanoseconds
     /// A block is dropped, with the rest of its round, if more of the machine than this was stolen or used by others.
     package var noiseLimit: Double

@@ -160,6 +160,27 @@ import Testing
         #expect(voidText.contains("VOID: the client was late") && !voidText.contains("faster"))
     }
 
+    @Test(arguments: [60, 90, 110, 140])
+    func narrowTerminals(_ width: Int) throws {
+        var synthetic = SyntheticRun(loads: [.poisson(rate: 20), .poisson(rate: 40), .poisson(rate: 80)])
+        synthetic.rounds = 2
+        let text = TerminalReport(report(synthetic), colour: false, width: width).text
+        let lines = text.split(separator: "\n")
+        // A part that does not fit alone is left to the terminal.
+        #expect(lines.allSatisfy { $0.count <= width || !$0.contains("   ") }, "\(text)")
+        #expect(text.contains("frontend cpu") && text.contains("cheaper"))
+        #expect(lines.contains { $0.hasPrefix("knee of ttft added p99:") })
+    }
+
+    @Test func aLimitFarAwayIsNotSpeltOut() throws {
+        var run = SyntheticRun(rounds: 2, noiseFloorRounds: 0).make()
+        for index in run.blocks.indices where run.blocks[index].round == 1 && run.blocks[index].column == 0 {
+            run.blocks[index].frontend.cpu *= 30
+        }
+        let text = TerminalReport(Report(run, options: fast), colour: false).text
+        #expect(text.contains(">+999]"))
+    }
+
     @Test func jsonDocument() throws {
         let text = JSONReport(report()).text
         let value = try JSONValue.parse(text)
@@ -228,7 +249,10 @@ import Testing
         let report = report()
         let labels = ServeSummary.Labels(
             backend: "openai-chat", model: "tiny", tokenizer: "tiny", date: "20260101-000000")
-        let value = ServeSummary(report, load: report.loads[0], arm: 1, labels: labels, detailed: true).value
+        let value = ServeSummary(
+            report, load: report.loads[0], arm: 1, labels: labels, detailed: true,
+            metrics: ["ttft", "tpot", "itl", "e2el"], percentiles: [99, 99.9]
+        ).value
         #expect(value["completed"]?.numberValue?.intValue == 144)
         #expect(value["request_rate"]?.numberValue?.doubleValue == 40)
         #expect(value["itls"]?.arrayValue?.first?.arrayValue?.count == 15)

@@ -138,6 +138,45 @@ import Testing
         #expect(Verdict.of(same, sense: .latency, noiseFloor: 0.6) == .tooNoisy)
     }
 
+    /// Experiments with the same frontend on both sides: every round has a state of the machine that both blocks share, and a
+    /// part that only one block has; latencies are skewed. At most one in ten may show a difference.
+    @Test(arguments: [4, 8])
+    func aaExperimentsShowNothing(_ rounds: Int) throws {
+        var random = SeededGenerator(seed: 20_260_101)
+        let experiments = 200
+        var shown: [String: Int] = [:]
+        let statistics: [(String, Statistic)] = [("p50", .quantile(0.5)), ("p99", .quantile(0.99)), ("mean", .ratio)]
+        for _ in 0..<experiments {
+            func arms() -> (left: [[Double]], right: [[Double]]) {
+                var arms: ([[Double]], [[Double]]) = ([], [])
+                for _ in 0..<rounds {
+                    let machine = 0.1 * random.normal()
+                    func block() -> [Double] {
+                        let level = exp(machine + 0.03 * random.normal())
+                        return (0..<60).map { _ in level * exp(0.5 * random.normal()) }
+                    }
+                    arms.0.append(block())
+                    arms.1.append(block())
+                }
+                return arms
+            }
+            let comparison = arms()
+            for (name, statistic) in statistics {
+                func blocks(_ samples: [[Double]]) -> BlockSamples {
+                    statistic == .ratio ? .mean(samples) : .pooling(samples)
+                }
+                let difference = try #require(
+                    PairedDifference.estimate(
+                        candidate: blocks(comparison.left), baseline: blocks(comparison.right), statistic: statistic,
+                        kind: .relative, options: DifferenceOptions(resamples: 300, seed: random.next())))
+                // Without the noise floor, which would only make it rarer.
+                let verdict = Verdict.of(difference, sense: .latency, noiseFloor: nil)
+                if verdict == .faster || verdict == .slower { shown[name, default: 0] += 1 }
+            }
+        }
+        for (name, _) in statistics { #expect(shown[name, default: 0] * 10 <= experiments, "\(name): \(shown)") }
+    }
+
     @Test func distributionAtGivenValues() {
         let curve = EmpiricalDistribution(PooledBlocks([[1, 2, 3], [2, 3, 4], []]), at: [0, 2, 4])
         #expect(curve.points.map(\.share) == [0, 0.5, 1])

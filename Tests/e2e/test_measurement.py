@@ -14,14 +14,15 @@ import uuid
 import pytest
 
 import processes
-from server import BINARY, wait_until
+from server import BINARY, DEFAULT_MODEL, wait_until
+from test_tls import Authority
 
 DEADLINE = 240
 # A closed loop cannot be late, and no block is dropped however busy the machine is.
 SMALL = ["--max-concurrency", "4", "--num-prompts", "8", "--random-input-len", "16", "--random-output-len", "8", "--noise-limit", "1"]
 SMALL_AB = ["ab", "--frontends", "swift,swift", *SMALL, "--num-warmups", "2", "--rounds", "2", "--idle-gap-ms", "0", "--equivalence", "4"]
 # What `vllm bench serve --save-result` of vLLM 0.32 writes, without what --save-detailed adds.
-STATISTICS = {f"{kind}_{family}_ms" for family in ("ttft", "tpot", "itl", "e2el") for kind in ("mean", "median", "std", "p99")}
+STATISTICS = {f"{kind}_{family}_ms" for family in ("ttft", "tpot", "itl") for kind in ("mean", "median", "std", "p99")}
 RESULT_KEYS = STATISTICS | {
     "date", "endpoint_type", "backend", "label", "model_id", "tokenizer_id", "num_prompts", "request_rate", "burstiness",
     "max_concurrency", "duration", "completed", "failed", "total_input_tokens", "total_output_tokens", "request_throughput",
@@ -131,8 +132,8 @@ def test_ab_writes_a_page_and_records(comparison):
         lines = [json.loads(line) for line in file]
     assert header["schema"] == "vllm-engine.records/1"
     # Two rounds of the comparison and two of the noise floor, two blocks each.
-    assert len(header["blocks"]) == 8 and header["requests"] == 8 * 8 and header["equivalence"] == [4, 4]
-    assert len(lines) == header["requests"] + 8
+    assert len(header["blocks"]) == 8 and header["requests"] == 8 * 8 and header["equivalence"] == [4 + len(header["description"]["features"])] * 2
+    assert len(lines) == header["requests"] + sum(header["equivalence"])
     # The engine has told the times of its own steps, token by token.
     assert all(sum(line["engine_step_tokens"]) == 8 for line in lines[: header["requests"]])
 
@@ -190,6 +191,51 @@ def test_bench_of_a_running_server(server):
     assert result["output_lens"] == [8] * 8 and result["errors"] == [""] * 8
     assert sum(result["input_lens"]) == result["total_input_tokens"]
     assert server.get("/health").status == 200
+
+
+# The keys of a file that `vllm bench serve` of vLLM 0.32 wrote with the options of the next test, in their order.
+VLLM_KEYS = """date endpoint_type backend label model_id tokenizer_id num_prompts a version request_rate burstiness max_concurrency
+duration completed failed total_input_tokens total_output_tokens request_throughput request_goodput output_throughput
+total_token_throughput input_lens output_lens ttfts itls latencies start_times queue_times generated_texts errors
+max_output_tokens_per_s max_concurrent_requests rtfx""".split()
+VLLM_KEYS += [f"{kind}_{family}_ms" for family in ("ttft", "tpot", "itl", "e2el")
+              for kind in ("mean", "median", "std", "p50", "p90", "p99")]
+
+
+def test_bench_writes_the_file_that_vllm_writes(server, tmp_path):
+    status, table, errors = measure(
+        "bench", "--base-url", f"http://127.0.0.1:{server.port}/v1", "--random-input-len", "32", "--random-output-len", "16", "--num-prompts",
+        "8", "--request-rate", "20", "--max-concurrency", "8", "--save-result", "--save-detailed", "--result-dir", tmp_path, "--metadata",
+        "a=b", "version=3", "--percentile-metrics", "ttft,tpot,itl,e2el", "--metric-percentiles", "50,90,99", "--goodput", "ttft:60000",
+        "e2el:60000", "--ignore-eos", "--noise-limit", "1", "--lateness-limit-ms", "60000")
+    assert status == 0, errors
+    [file] = tmp_path.iterdir()
+    # The model's name is the server's own.
+    name = json.loads(server.get("/v1/models").body)["data"][0]["id"]
+    assert file.name.startswith(f"openai-chat-20.0qps-concurrency8-{name.split('/')[-1]}-") and file.suffix == ".json"
+    result = json.loads(file.read_text())
+    assert list(result) == VLLM_KEYS
+    assert (result["model_id"], result["a"], result["version"], result["request_rate"], result["max_concurrency"]) == (name, "b", "3", 20, 8)
+    assert result["completed"] == 8 and result["request_goodput"] == result["request_throughput"]
+    # Lists are seconds, statistics milliseconds.
+    assert abs(sum(result["ttfts"]) / 8 * 1000 - result["mean_ttft_ms"]) < 1e-6
+    assert all(ttft + sum(itls) <= latency + 1e-6 for ttft, itls, latency in zip(result["ttfts"], result["itls"], result["latencies"]))
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
+def test_bench_of_an_encrypted_server(start_server, tmp_path):
+    certificate, key = Authority(tmp_path).issue("server")
+    server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key),
+                          wait=False)
+    assert wait_until(lambda: "Try it" in server.log(), DEADLINE)
+    server.remember_processes()
+    for host, *trust in (("localhost", "--cacert", tmp_path / "ca.pem"), ("127.0.0.1", "--cacert", tmp_path / "ca.pem"),
+                         ("127.0.0.1", "--insecure")):
+        status, out, errors = measure("bench", "--base-url", f"https://{host}:{server.port}", *SMALL, *trust, "--result-filename", "-")
+        assert status == 0, errors
+        assert json.loads(out)["completed"] == 8
+    status, out, errors = measure("bench", "--base-url", f"https://localhost:{server.port}", *SMALL)
+    assert status == 1 and "CERTIFICATE_VERIFY_FAILED" in errors and out == "", errors
 
 
 def test_bench_counts_what_fails(server):
@@ -251,8 +297,14 @@ def test_kill_leaves_no_process():
     (["ab", "--numprompts", "3"], "Did you mean '--num-prompts'?"),
     (["ab", "--frontends", "swift,swift", "--model", "/no/such"], "/no/such/tokenizer.json does not exist"),
     (["ab", "--frontends", "swift,swift", "--", "--mock-itl-ms", "often"], "--mock-itl-ms"),
-    (["bench", "--base-url", "https://x"], "https is not supported"),
-    (["bench", "--base-url", "nonsense"], "nonsense is not an http:// URL"),
+    (["ab", "--engine", "replay", "--replay", "/no/such"], "--replay: cannot read /no/such"),
+    (["ab", "--port", "1"], "--port and --pid belong to --live"),
+    (["bench", "--base-url", "http://x", "--insecure"], "--insecure and --cacert need an https:// URL"),
+    (["bench", "--base-url", "https://x", "--cacert", "/no/such"], "--cacert: /no/such cannot be used"),
+    (["bench", "--metadata", "a"], "--metadata is about the result file"),
+    (["bench", "--save-result", "--metadata", "a"], "--metadata a: write NAME=VALUE"),
+    (["bench", "--save-result", "--percentile-metrics", "ttft,x"], "--percentile-metrics x: known are ttft, tpot, itl, e2el"),
+    (["bench", "--base-url", "nonsense"], "nonsense is not an http:// or https:// URL"),
     (["bench", "--base-url", "http://x", "--port", "1"], "--base-url takes the place of --host and --port"),
     (["bench", "--num-runs", "0"], "--num-runs must be from 1 to 1000"),
     (["bench", "--dataset-name", "custom"], "--dataset-path belongs to"),

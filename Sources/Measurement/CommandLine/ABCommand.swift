@@ -18,6 +18,7 @@ package struct ABCommand: ParsableCommand {
               vllm-engine ab --frontends swift,rust --workload chat-max --max-concurrency 64,256    a sweep
               vllm-engine ab --frontends swift,swift --request-rate 100 --mock-itl-ms 5             what noise looks like
               vllm-engine ab --frontends swift,rust --fail-if 'p99_ttft_added > +5%'                for CI
+              vllm-engine ab --live                                           the frontends of a running --split service
 
             WORKLOADS
             \(Workload.presets.map { "  \($0.name)\(String(repeating: " ", count: 12 - $0.name.count))\($0.summary)" }
@@ -36,25 +37,41 @@ package struct ABCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "Two or three of swift, rust, python or a program, by commas; the first is compared.", valueName: "list"))
-    var frontends = "swift,rust"
+            "Two or three of swift, rust, python or a program, by commas; the first is compared. (default: swift,rust)",
+            valueName: "list"))
+    var frontends: String?
 
     @Option(
         help: ArgumentHelp(
             "Program of a frontend (interpreter for python); may be repeated.", valueName: "name=path"))
     var frontendBinary: [String] = []
 
+    @Flag(
+        help: ArgumentHelp(
+            "Measure the frontends of a running service (serve --frontend A,B --split 50/50) instead of starting any."))
+    var live = false
+
+    @Option(
+        help: ArgumentHelp("With --live: port of the service; needed only if several are running.", valueName: "port"))
+    var port: UInt16?
+
+    @Option(help: ArgumentHelp("With --live: process id of its supervisor.", valueName: "pid"))
+    var pid: Int32?
+
     @OptionGroup(title: "Services") var service: ServiceOptions
     @OptionGroup(title: "Load") var load: WorkloadOptions
     @OptionGroup(title: "Results") var output: OutputOptions
 
     @Option(
-        help: ArgumentHelp("Rounds of blocks for each load; in each, every frontend has one block.", valueName: "n"))
+        help: ArgumentHelp(
+            "Rounds of blocks for each load; in each, every frontend has one block. A round with a dropped block is run "
+                + "again, as long as no more are dropped than were asked for.", valueName: "n"))
     var rounds = 6
 
     @Option(
         help: ArgumentHelp(
-            "A/A rounds for each load, for the noise floor; they go through the frontends.", valueName: "n"))
+            "A/A rounds for each load, for the noise floor; they go through the frontends. Default: two for each.",
+            valueName: "n"))
     var aaRounds: Int?
 
     @Option(help: ArgumentHelp("Quiet time before each block.", valueName: "ms"))
@@ -62,6 +79,13 @@ package struct ABCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("Prompts whose answers are compared; 0 = none.", valueName: "n"))
     var equivalence = 24
+
+    @Flag(
+        inversion: .prefixedNo,
+        help: ArgumentHelp(
+            "Compare answers with tool calls, log-probabilities, n > 1 and stop strings too, on scripted tokens, before the run."
+        ))
+    var featureCheck = true
 
     @Argument(
         parsing: .postTerminator,
@@ -71,7 +95,11 @@ package struct ABCommand: ParsableCommand {
     package init() {}
 
     package mutating func validate() throws {
-        let names = frontends.split(separator: ",")
+        if live {
+            try validateLive()
+        } else if port != nil || pid != nil {
+            throw ValidationError("--port and --pid belong to --live")
+        }
         guard (2...3).contains(names.count) else { throw ValidationError("--frontends needs two or three names") }
         if rounds < 1 || rounds > 1000 { throw ValidationError("--rounds must be from 1 to 1000") }
         if let aaRounds, !(0...1000).contains(aaRounds) { throw ValidationError("--aa-rounds must be from 0 to 1000") }
@@ -80,17 +108,17 @@ package struct ABCommand: ParsableCommand {
         _ = try specifications()
     }
 
+    private var names: [Substring] { (frontends ?? "swift,rust").split(separator: ",") }
+
     private func specifications() throws -> [ArmSpecification] {
         var binaries: [String: String] = [:]
         for entry in frontendBinary {
-            guard let equals = entry.firstIndex(of: "="), equals > entry.startIndex else {
-                throw ValidationError("--frontend-binary \(entry): write NAME=PATH, such as rust=/path/to/vllm-rs")
-            }
-            binaries[String(entry[..<equals])] = String(entry[entry.index(after: equals)...])
+            let pair = try NamedValue("--frontend-binary", entry, example: "rust=/path/to/vllm-rs")
+            binaries[pair.name] = pair.value
         }
         var unused = Set(binaries.keys)
         var counts: [String: Int] = [:]
-        let arms = frontends.split(separator: ",").map { word in
+        let arms = names.map { word in
             let kind = String(word)
             let short = kind.split(separator: "/").last.map(String.init) ?? kind
             counts[short, default: 0] += 1
@@ -107,48 +135,51 @@ package struct ABCommand: ParsableCommand {
 
     package mutating func run() throws {
         let command = self
-        try Session.run(quiet: output.noProgress) { try command.measure($0) }
+        try Session.run(quiet: output.noProgress) { session in
+            try command.live ? command.measureLive(session) : command.measure(session)
+        }
     }
 
     private func measure(_ session: Session) throws {
         let preset = load.preset(fallback: "chat")
         let maker = try PromptMaker(folder: service.tokenizerFolder(load.tokenizer))
+        let resolved = try service.resolve(mock: preset.mock, given: engineArguments, maker: maker)
+        let specifications = try specifications()
+        // A program that is not there is found before anything starts.
+        let programs = try specifications.map { try $0.program }
+        let check = equivalence > 0 && featureCheck ? FeatureCheck(model: resolved.servedName) : nil
+        let featureAnswers = try check.map { try session.answers(to: $0, from: specifications, service, maker: maker) }
+        let arms = try specifications.map { try session.startArm($0, resolved) }
+        try compare(
+            session, arms.map(\.contestant), zip(arms, programs).map { session.description(of: $0, program: $1) },
+            preset: preset, maker: maker, engine: resolved.summary, model: resolved.servedName, check: check,
+            featureAnswers: featureAnswers)
+    }
+
+    /// - Parameters:
+    ///   - featureAnswers: by contestant, to what is in `check`.
+    ///   - mostAtATime: what contestants can take; nil = no limit.
+    func compare(
+        _ session: Session, _ contestants: [Contestant], _ arms: [ArmDescription], preset: Workload.Preset,
+        maker: PromptMaker, engine: String, model: String, check: FeatureCheck?, featureAnswers: [[RequestRecord]]?,
+        mostAtATime: Int? = nil
+    ) throws {
         let loads = load.loads(preset)
         let guess = load.requestCounts(preset, loads: loads, items: 0).max() ?? 1
         let workload = try load.makeWorkload(preset, maker: maker, count: guess)
         let counts = load.requestCounts(preset, loads: loads, items: workload.items.count)
-        let resolved = try service.resolve(mock: preset.mock, given: engineArguments, maker: maker)
-        let specifications = try specifications()
-        let programs = try specifications.map { specification in
-            try Binaries.frontend(FrontendKind(specification.frontend), explicit: specification.binary)
-        }
-
-        let arms = try specifications.map { try session.startArm($0, resolved) }
-        let descriptions = zip(arms, programs).map { arm, program in
-            let size = ProcessTree(of: arm.frontendPids).size
-            return ArmDescription(
-                name: arm.specification.name,
-                version: arm.specification.frontend == "python" ? nil : session.version(of: program), program: program,
-                startSeconds: arm.startSeconds, idleResidentBytes: size.resident,
-                idleProportionalBytes: size.proportional)
-        }
         let plan = TrialPlan(
             workload: workload, loads: loads, requests: counts, rounds: rounds,
-            noiseFloorRounds: aaRounds ?? min(rounds, 2 * arms.count),
+            noiseFloorRounds: aaRounds ?? (rounds > 1 ? 2 * arms.count : 0),
             warmup: load.numWarmups ?? min(counts.max() ?? 1, 64),
             equivalence: equivalence, idleGap: .milliseconds(idleGapMs), seed: load.seed, rules: load.rules,
-            concurrencyLimit: load.requestRate == nil ? nil : load.maxConcurrency?.values.first, keepsText: false,
-            silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: resolved.servedName)
-        let description = RunDescription(
-            command: "ab", plan: plan, arms: descriptions, engine: resolved.summary, preset: preset)
+            concurrencyLimit: load.requestRate == nil ? mostAtATime : load.maxConcurrency?.values.first ?? mostAtATime,
+            keepsText: false, silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: model)
+        var description = RunDescription(command: "ab", plan: plan, arms: arms, engine: engine, preset: preset)
+        description.features = check?.features.map(\.name)
         let trial = try Trial(
-            plan: plan,
-            contestants: arms.map { arm in
-                Contestant(
-                    name: arm.specification.name, target: arm.target, frontendPids: arm.frontendPids,
-                    enginePids: arm.enginePids, stamps: arm.stamps, checkAlive: arm.checkAlive)
-            }, description: description, generator: session.generator, interruption: session.interruption,
-            progress: session.progress)
+            plan: plan, contestants: contestants, description: description, generator: session.generator,
+            interruption: session.interruption, progress: session.progress, featureAnswers: featureAnswers)
         try trial.perform()
         try output.deliver(trial.run)
     }

@@ -14,7 +14,7 @@ package struct BenchCommand: ParsableCommand {
             EXAMPLES
               vllm-engine bench --request-rate 20 --num-prompts 400             our frontend on the mock engine
               vllm-engine bench --engine blas --max-concurrency 4               our frontend on the real engine
-              vllm-engine bench --base-url http://host:8000 --model name --request-rate 10 --burstiness 0.5
+              vllm-engine bench --base-url https://host --request-rate 10 --burstiness 0.5 --goodput ttft:200 tpot:50
               vllm-engine bench --base-url http://host:8000 --dataset-name sharegpt --dataset-path file.json
             """)
 
@@ -30,7 +30,15 @@ package struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Header to send with every request; may be repeated.", valueName: "name=value"))
     var header: [String] = []
 
-    @Option(help: ArgumentHelp("Name of the model in requests; default: --model.", valueName: "name"))
+    @Flag(help: "Take any certificate of an https server.")
+    var insecure = false
+
+    @Option(help: ArgumentHelp("PEM file of the authorities to trust, in place of the system's.", valueName: "path"))
+    var cacert: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Name of the model in requests; default: --model, else the server's first.", valueName: "name"))
     var servedModelName: String?
 
     @Option(help: ArgumentHelp("The frontend of the own service.", valueName: "swift|rust|python|PATH"))
@@ -46,13 +54,7 @@ package struct BenchCommand: ParsableCommand {
     @OptionGroup(title: "Load") var load: WorkloadOptions
     @OptionGroup(title: "Results") var output: OutputOptions
 
-    @Option(
-        help: ArgumentHelp(
-            "Write the result with the keys of `vllm bench serve`; - for standard output.", valueName: "path"))
-    var resultFilename: String?
-
-    @Flag(help: "With the lists of every request's values in that file.")
-    var saveDetailed = false
+    @OptionGroup(title: "Result file") var result: ServeResultOptions
 
     @Option(help: ArgumentHelp("How often the load is repeated.", valueName: "n"))
     var numRuns = 1
@@ -70,56 +72,41 @@ package struct BenchCommand: ParsableCommand {
         }
         if (host == nil) != (port == nil) { throw ValidationError("--host and --port belong together") }
         if !(1...1000).contains(numRuns) { throw ValidationError("--num-runs must be from 1 to 1000") }
-        if resultFilename == "-", output.isForPrograms {
+        if result.resultFilename == "-", output.isForPrograms {
             throw ValidationError("only one of --result-filename, --json and --records can be -")
         }
         let loads = load.loads(load.preset(fallback: "chat"))
-        if resultFilename != nil, loads.count > 1 {
+        if result.isWanted, loads.count > 1 {
             throw ValidationError("--result-filename holds one load; use --json for a sweep")
         }
-        if let baseUrl { _ = try Self.target(baseUrl, headers: []) }
+        if let baseUrl {
+            _ = try ServerURL(baseUrl)
+            if !baseUrl.hasPrefix("https:"), insecure || cacert != nil {
+                throw ValidationError("--insecure and --cacert need an https:// URL")
+            }
+        } else if insecure || cacert != nil {
+            throw ValidationError("--insecure and --cacert need --base-url")
+        }
         _ = try headers()
     }
 
     private func headers() throws -> [(name: String, value: String)] {
-        var headers = try header.map { entry -> (name: String, value: String) in
-            guard let equals = entry.firstIndex(of: "="), equals > entry.startIndex,
-                entry.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7F })
-            else { throw ValidationError("--header \(entry): write NAME=VALUE") }
-            return (String(entry[..<equals]), String(entry[entry.index(after: equals)...]))
+        let headers = try header.map { entry -> (name: String, value: String) in
+            guard entry.utf8.allSatisfy({ $0 >= 0x20 && $0 != 0x7F }) else {
+                throw ValidationError("--header \(entry): control characters are not allowed")
+            }
+            let pair = try NamedValue("--header", entry, example: "x-tenant=a")
+            return (pair.name, pair.value)
         }
-        if let key = ProcessInfo.environmentVariable("OPENAI_API_KEY"), !key.isEmpty,
-            key.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F })
-        {
-            headers.append(("Authorization", "Bearer \(key)"))
-        }
-        return headers
+        return headers + Self.authorization
     }
 
-    /// - Throws: for anything but `http://host[:port][/prefix]`.
-    static func target(_ url: String, headers: [(name: String, value: String)]) throws -> LoadTarget {
-        guard !url.hasPrefix("https://") else {
-            throw ValidationError("--base-url: https is not supported; put a proxy in front or measure without TLS")
-        }
-        guard url.hasPrefix("http://"), url.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-            throw ValidationError("--base-url: \(url) is not an http:// URL")
-        }
-        let rest = url.dropFirst(7)
-        var authority = rest.prefix { $0 != "/" }
-        var prefix = String(rest.dropFirst(authority.count))
-        while prefix.hasSuffix("/") { prefix.removeLast() }
-        if prefix.hasSuffix("/v1") { prefix.removeLast(3) }
-        var port = 80
-        if let colon = authority.lastIndex(of: ":"), !authority.hasSuffix("]") {
-            guard let number = Int(authority[authority.index(after: colon)...]), (1...65535).contains(number) else {
-                throw ValidationError("--base-url: \(url) has no valid port")
-            }
-            port = number
-            authority = authority[..<colon]
-        }
-        let host = authority.hasPrefix("[") && authority.hasSuffix("]") ? authority.dropFirst().dropLast() : authority
-        guard !host.isEmpty else { throw ValidationError("--base-url: \(url) has no host") }
-        return LoadTarget(address: .tcp(host: String(host), port: port), pathPrefix: prefix, headers: headers)
+    /// From OPENAI_API_KEY.
+    static var authorization: [(name: String, value: String)] {
+        guard let key = ProcessInfo.environmentVariable("OPENAI_API_KEY"), !key.isEmpty,
+            key.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F })
+        else { return [] }
+        return [("Authorization", "Bearer \(key)")]
     }
 
     package mutating func run() throws {
@@ -145,24 +132,19 @@ package struct BenchCommand: ParsableCommand {
         var engine = "?"
         var model = servedModelName ?? service.model
         if let url {
-            contestant = Contestant(name: url, target: try Self.target(url, headers: try headers()))
+            let target = try ServerURL(url).target(headers: headers(), insecure: insecure, authorities: cacert)
+            contestant = Contestant(name: url, target: target)
             description = ArmDescription(name: url)
+            model = try model ?? session.servedModel(of: target)
         } else {
             let resolved = try service.resolve(mock: preset.mock, given: engineArguments, maker: maker)
             let specification = ArmSpecification(
                 name: frontend.split(separator: "/").last.map(String.init) ?? frontend, frontend: frontend,
                 binary: frontendBinary)
-            let program = try Binaries.frontend(FrontendKind(frontend), explicit: frontendBinary)
+            let program = try specification.program
             let arm = try session.startArm(specification, resolved)
-            let size = ProcessTree(of: arm.frontendPids).size
-            contestant = Contestant(
-                name: specification.name, target: arm.target, frontendPids: arm.frontendPids,
-                enginePids: arm.enginePids,
-                stamps: arm.stamps, checkAlive: arm.checkAlive)
-            description = ArmDescription(
-                name: specification.name, version: frontend == "python" ? nil : session.version(of: program),
-                program: program, startSeconds: arm.startSeconds, idleResidentBytes: size.resident,
-                idleProportionalBytes: size.proportional)
+            contestant = arm.contestant
+            description = session.description(of: arm, program: program)
             engine = resolved.summary
             model = resolved.servedName
         }
@@ -171,7 +153,7 @@ package struct BenchCommand: ParsableCommand {
             warmup: load.numWarmups ?? 0, equivalence: 0, idleGap: .milliseconds(100), seed: load.seed,
             rules: load.rules,
             concurrencyLimit: load.requestRate == nil ? nil : load.maxConcurrency?.values.first,
-            keepsText: saveDetailed,
+            keepsText: result.saveDetailed,
             silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: model)
         let trial = try Trial(
             plan: plan, contestants: [contestant],
@@ -179,28 +161,11 @@ package struct BenchCommand: ParsableCommand {
                 command: "bench", plan: plan, arms: [description], engine: engine, preset: preset),
             generator: session.generator, interruption: session.interruption, progress: session.progress)
         try trial.perform()
-        if let resultFilename { try writeResult(trial.run, to: resultFilename, tokenizer: folder, model: model ?? "") }
-        if resultFilename == "-" { return }
-        try output.deliver(trial.run)
-    }
-
-    private func writeResult(_ run: MeasurementRun, to path: String, tokenizer: String, model: String) throws {
-        let report = Report(run)
-        guard let load = report.loads.first else {
-            throw SupervisionError(.failure, "every block was dropped, there is no result (see --noise-limit)")
+        if result.isWanted {
+            try result.write(
+                trial.run, model: model ?? "", tokenizer: folder, concurrency: load.maxConcurrency?.values.first)
         }
-        var now = time(nil)
-        var parts = tm()
-        gmtime_r(&now, &parts)
-        func two(_ number: Int32) -> String { number < 10 ? "0\(number)" : "\(number)" }
-        let date =
-            "\(parts.tm_year + 1900)\(two(parts.tm_mon + 1))\(two(parts.tm_mday))-"
-            + two(parts.tm_hour) + two(parts.tm_min) + two(parts.tm_sec)
-        let backend = run.description.workload.path.contains("chat") ? "openai-chat" : "openai"
-        let summary = ServeSummary(
-            report, load: load, arm: 0,
-            labels: ServeSummary.Labels(backend: backend, model: model, tokenizer: tokenizer, date: date),
-            detailed: saveDetailed)
-        try writeFile(path) { try $0(Array(summary.text.utf8)) }
+        if result.resultFilename == "-" { return }
+        try output.deliver(trial.run)
     }
 }

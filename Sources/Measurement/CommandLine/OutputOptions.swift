@@ -45,7 +45,11 @@ struct OutputOptions: ParsableArguments {
         if !isForPrograms {
             let output = LogOutput(descriptor: STDOUT_FILENO)
             output.write(
-                Array(TerminalReport(report, colour: output.isTerminal, everyMetric: allMetrics).text.utf8))
+                Array(
+                    TerminalReport(
+                        report, colour: output.isTerminal, everyMetric: allMetrics,
+                        width: TerminalSize.columns(of: STDOUT_FILENO)
+                    ).text.utf8))
         }
         if let json { try writeFile(json) { try $0(Array(JSONReport(report).text.utf8)) } }
         if let html { try writeFile(html) { try $0(Array(HTMLReport(report).text.utf8)) } }

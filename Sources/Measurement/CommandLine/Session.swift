@@ -78,6 +78,70 @@ final class Session {
         return try Arm(starting, patience: .seconds(600), headers: [], interruption)
     }
 
+    /// Ends a service that is not needed any more.
+    private func stop(_ arm: Arm) {
+        processes.removeAll { $0.pid == arm.pid }
+        arm.stop()
+    }
+
+    /// Answers of one arm to the features, one request after the other.
+    /// - Parameter scripted: the engine plays the check's own answers.
+    func answers(to check: FeatureCheck, from target: LoadTarget, arm: Int, scripted: Bool) throws -> [RequestRecord] {
+        var templates = check.features.map { RequestTemplate(path: $0.path, body: $0.body, target: target) }
+        let filler = templates.count
+        templates.append(RequestTemplate(path: check.filler.path, body: check.filler.body, target: target))
+        func ask(_ item: Int) throws -> [RequestRecord] {
+            let plan = LoadPlan(
+                templates: templates, requests: [PlannedRequest(item: item, seed: 0)], offsets: nil, concurrency: 1)
+            let result = try interruption.result(of: plan, for: target, from: generator)
+            return BlockOfAnswers(result, arm: arm, block: 0, keepsText: true).requests
+        }
+        return try check.features.enumerated().flatMap { item, feature in
+            let answer = try ask(item)
+            // What was meant for a request that the engine never got must not go to the next one.
+            if scripted, answer.first?.status != 200 { for _ in feature.answers { _ = try ask(filler) } }
+            return answer
+        }
+    }
+
+    /// Starts a service with scripted answers for each frontend, one after the other, and asks it everything.
+    /// - Returns: by arm; frontends that are the same are asked once.
+    func answers(
+        to check: FeatureCheck, from specifications: [ArmSpecification], _ options: ServiceOptions, maker: PromptMaker
+    ) throws -> [[RequestRecord]] {
+        let recording = folder.file("features")
+        try writeFile(recording) { try $0(Array(check.recording(maker.tokenizer).utf8)) }
+        var service = try options.resolve(recording: recording, maker: maker)
+        service.arguments += FeatureCheck.serveOptions
+        var known: [String: [RequestRecord]] = [:]
+        return try specifications.enumerated().map { index, specification in
+            let key = "\(specification.frontend) \(specification.binary ?? "")"
+            if let answers = known[key] {
+                return answers.map { answer in
+                    var answer = answer
+                    answer.arm = index
+                    return answer
+                }
+            }
+            var specification = specification
+            specification.name += "-features"
+            let arm = try startArm(specification, service)
+            defer { stop(arm) }
+            let answers = try self.answers(to: check, from: arm.target, arm: index, scripted: true)
+            known[key] = answers
+            return answers
+        }
+    }
+
+    func description(of arm: Arm, program: String) -> ArmDescription {
+        let size = ProcessTree(of: arm.frontendPids).size
+        return ArmDescription(
+            name: arm.specification.name,
+            // Python's would take half a minute.
+            version: arm.specification.frontend == "python" ? nil : version(of: program), program: program,
+            startSeconds: arm.startSeconds, idleResidentBytes: size.resident, idleProportionalBytes: size.proportional)
+    }
+
     /// First line of a program's `--version`; nil if it does not say.
     func version(of program: String) -> String? {
         let path = folder.file("version")

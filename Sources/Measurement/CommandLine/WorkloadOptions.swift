@@ -188,10 +188,8 @@ struct WorkloadOptions: ParsableArguments {
         var items: [Workload.Item] = []
         let input = randomInputLen ?? preset.inputTokens
         let output = randomOutputLen ?? preset.outputTokens
-        var summary = preset.summary
         switch datasetName {
         case .random:
-            summary += ", \(input) in, \(output) out"
             // Few enough to be made quickly, enough not to be served from a cache.
             let distinct = min(count, max(16, 2_000_000 / max(input, 1)))
             let prefix = randomPrefixLen > 0 ? maker.text(tokens: randomPrefixLen, seed: seed ^ 0xBEE5) + " " : ""
@@ -211,15 +209,21 @@ struct WorkloadOptions: ParsableArguments {
             if datasetName == .timedTrace, items.contains(where: { $0.arrival == nil }) {
                 throw WorkloadError("\(datasetPath ?? ""): every line of a timed trace needs a timestamp")
             }
-            summary = "\(items.count) prompts of \(datasetPath ?? "")"
         case .sharegpt:
             items = try Datasets.shareGPT(
                 path: datasetPath ?? "", limit: numPrompts ?? count, outputTokens: customOutputLen, maker: maker)
-            summary = "\(items.count) prompts of \(datasetPath ?? "")"
+        }
+        let streaming = !noStream && preset.streaming
+        var summary = (streaming ? "streaming " : "whole ") + (endpoint == .chat ? "chat" : "completions")
+        if datasetName != .random {
+            summary += ", \(items.count) prompts of \(datasetPath ?? "")"
+        } else {
+            summary += ", \(randomPrefixLen > 0 ? "\(randomPrefixLen) shared + " : "")\(input) \(ids ? "ids " : "")in"
+            summary += ", \(output) out"
         }
         return Workload(
             name: workload ?? (datasetName == .random ? preset.name : datasetName.rawValue), summary: summary,
-            endpoint: endpoint, streaming: !noStream && preset.streaming, items: items, temperature: temperature ?? 0,
+            endpoint: endpoint, streaming: streaming, items: items, temperature: temperature ?? 0,
             ignoresEOS: datasetName == .random, asksForTokenIDs: returnTokenIds,
             extraBody: extraBody?.value.objectValue ?? JSONObject())
     }

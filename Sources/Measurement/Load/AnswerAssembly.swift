@@ -40,6 +40,9 @@ extension RequestRecord {
             result.tokenIDs = choice.tokenIDs
             result.pieces = Self.pieces(choice)
             result.toolCalls = Self.toolCalls(choice.toolCalls)
+            result.logprobs = choice.logprobs.split(separator: 0x0A).map {
+                Self.logprobs(try? JSONValue.parse(Array($0)))
+            }.joined()
             return result
         }
         if choices.contains(where: { $0.finishReason == nil }), error == nil { error = .incomplete }
@@ -71,6 +74,7 @@ extension RequestRecord {
             result.reasoning =
                 message?["reasoning"]?.stringValue ?? message?["reasoning_content"]?.stringValue ?? ""
             result.tokenIDs = (choice["token_ids"]?.arrayValue ?? []).compactMap { $0.numberValue?.intValue }
+            result.logprobs = Self.logprobs(choice["logprobs"])
             result.toolCalls = (message?["tool_calls"]?.arrayValue ?? []).map { call in
                 ToolCallRecord(
                     name: call["function"]?["name"]?.stringValue ?? "",
@@ -78,6 +82,31 @@ extension RequestRecord {
             }
             return result
         }
+    }
+
+    /// Chosen tokens and alternatives with their log-probabilities in thousandths, which every number format and summing
+    /// order can keep, in one form for both endpoints.
+    private static func logprobs(_ object: JSONValue?) -> String {
+        func entry(_ token: JSONValue?, _ value: JSONValue?) -> String {
+            let number = value?.numberValue.map { NumberFormat.fixed($0.doubleValue, 3) } ?? "null"
+            return "\(token?.stringValue ?? "?") \(number == "-0.000" ? "0.000" : number)"
+        }
+        if let content = object?["content"]?.arrayValue {
+            return content.map { place in
+                let others = (place["top_logprobs"]?.arrayValue ?? []).map { entry($0["token"], $0["logprob"]) }
+                return "\(entry(place["token"], place["logprob"])) [\(others.sorted().joined(separator: ", "))]; "
+            }.joined()
+        }
+        let tokens = object?["tokens"]?.arrayValue ?? []
+        let values = object?["token_logprobs"]?.arrayValue ?? []
+        let tops = object?["top_logprobs"]?.arrayValue ?? []
+        return tokens.indices.map { index in
+            let others = (index < tops.count ? tops[index].objectValue?.pairs ?? [] : []).map {
+                entry(.string($0.0), $0.1)
+            }
+            let value = index < values.count ? values[index] : nil
+            return "\(entry(tokens[index], value)) [\(others.sorted().joined(separator: ", "))]; "
+        }.joined()
     }
 
     private static func unescaped(_ contents: [UInt8]) -> String {

@@ -61,10 +61,12 @@ final class LoadConnection: ChannelInboundHandler {
             return
         }
         lastActivity = now
+        let chunks = answer.offsets.count
         let progress = buffer.withUnsafeReadableBytes { raw -> AnswerParser.Progress in
             answer.noteRead(bytes: raw.count, at: now)
             return parser.feed(raw.assumingMemoryBound(to: UInt8.self), &answer)
         }
+        run.advance(chunks: answer.offsets.count - chunks)
         switch progress {
         case .more: break
         case .malformed(let reason):

@@ -24,6 +24,7 @@ package final class LoadGenerator: Sendable {
         fileprivate let run: NIOLoopBound<LoadRun>
         fileprivate let loop: any EventLoop
         let result: EventLoopFuture<LoadResult>
+        let meter: LoadMeter
 
         /// Sends the first request; `result` follows.
         func start() { loop.execute { run.value.start() } }
@@ -37,7 +38,8 @@ package final class LoadGenerator: Sendable {
             let done = loop.makePromise(of: LoadResult.self)
             let run = LoadRun(plan: plan, target: target, loop: loop, done: done)
             let opened = loop.makePromise(of: Void.self)
-            let prepared = Prepared(run: NIOLoopBound(run, eventLoop: loop), loop: loop, result: done.futureResult)
+            let prepared = Prepared(
+                run: NIOLoopBound(run, eventLoop: loop), loop: loop, result: done.futureResult, meter: run.meter)
             opened.futureResult.whenFailure { _ in prepared.cancel() }
             run.open(opened)
             return opened.futureResult.map { prepared }
@@ -56,7 +58,8 @@ package struct BlockOfAnswers: Sendable {
     package var lateness: ClientLateness
     package var retries: Int
 
-    init(_ result: LoadResult, arm: Int, block: Int, keepsText: Bool) {
+    /// - Parameter latenessLimit: what counts as late.
+    init(_ result: LoadResult, arm: Int, block: Int, keepsText: Bool, latenessLimit: Nanoseconds = .max) {
         requests = result.answers.map { RequestRecord($0, arm: arm, block: block, keepsText: keepsText) }
         requests.sort { $0.index < $1.index }
         start = result.start
@@ -66,7 +69,9 @@ package struct BlockOfAnswers: Sendable {
         func rank(_ fraction: Double) -> Nanoseconds {
             sorted.isEmpty ? 0 : sorted[min(sorted.count - 1, Int(fraction * Double(sorted.count)))]
         }
-        lateness = ClientLateness(p50: rank(0.5), p99: rank(0.99), highest: sorted.last ?? 0)
+        lateness = ClientLateness(
+            p50: rank(0.5), p99: rank(0.99), highest: sorted.last ?? 0, samples: sorted.count,
+            late: sorted.count { $0 > latenessLimit })
     }
 }
 

@@ -1,3 +1,6 @@
+import NIOSSL
+import Synchronization
+
 /// Where requests go.
 package struct LoadTarget: Sendable {
     package enum Address: Sendable, Equatable {
@@ -10,11 +13,17 @@ package struct LoadTarget: Sendable {
     package var pathPrefix: String
     /// Name and value, sent with every request.
     package var headers: [(name: String, value: String)]
+    /// Nil for plain HTTP. The handshake of a new connection counts as time of its first request.
+    package var tls: NIOSSLContext?
 
-    package init(address: Address, pathPrefix: String = "", headers: [(name: String, value: String)] = []) {
+    package init(
+        address: Address, pathPrefix: String = "", headers: [(name: String, value: String)] = [],
+        tls: NIOSSLContext? = nil
+    ) {
         self.address = address
         self.pathPrefix = pathPrefix
         self.headers = headers
+        self.tls = tls
     }
 
     var hostHeader: String {
@@ -34,12 +43,22 @@ package struct RequestTemplate: Sendable {
     let bytes: [UInt8]
     let seedOffset: Int?
 
+    /// A GET.
+    package init(getting path: String, target: LoadTarget) {
+        bytes = Array(Self.head("GET", path, target).utf8) + Array("\r\n".utf8)
+        seedOffset = nil
+    }
+
+    private static func head(_ method: String, _ path: String, _ target: LoadTarget) -> String {
+        var head = "\(method) \(target.pathPrefix)\(path) HTTP/1.1\r\nHost: \(target.hostHeader)\r\nAccept: */*\r\n"
+        for (name, value) in target.headers { head += "\(name): \(value)\r\n" }
+        return head
+    }
+
     /// - Parameters:
     ///   - body: JSON. Its first occurrence of `seedPlaceholder` is replaced by the seed.
     package init(path: String, body: String, target: LoadTarget) {
-        var head = "POST \(target.pathPrefix)\(path) HTTP/1.1\r\nHost: \(target.hostHeader)\r\n"
-        head += "Content-Type: application/json\r\nAccept: */*\r\n"
-        for (name, value) in target.headers { head += "\(name): \(value)\r\n" }
+        var head = Self.head("POST", path, target) + "Content-Type: application/json\r\n"
         head += "Content-Length: \(body.utf8.count)\r\n\r\n"
         let bytes = Array(head.utf8) + Array(body.utf8)
         let placeholder = Array(String(Self.firstSeed).utf8)
@@ -63,6 +82,18 @@ package struct PlannedRequest: Sendable, Equatable {
         self.item = item
         self.seed = seed
         self.expectedTokens = expectedTokens
+    }
+}
+
+/// How far a block is, for other threads to look at: 0 to 1, brought up to date every few milliseconds.
+package final class LoadMeter: Sendable {
+    private let parts = Atomic<UInt64>(0)
+
+    package init() {}
+
+    package var fraction: Double {
+        get { Double(bitPattern: parts.load(ordering: .relaxed)) }
+        set { parts.store(newValue.bitPattern, ordering: .relaxed) }
     }
 }
 

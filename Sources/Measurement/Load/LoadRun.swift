@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import NIOSSL
 
 /// What a block of load has left behind, before texts are put together.
 struct LoadResult: Sendable {
@@ -28,6 +29,9 @@ final class LoadRun {
     private var isOver = false
     private var clock: Scheduled<Void>?
     private var arrivals: Scheduled<Void>?
+    let meter = LoadMeter()
+    /// Requests and their tokens, done and altogether.
+    private var work = (done: 0, total: 0)
 
     /// Between two looks at the loop's own delay.
     private static let tick: Nanoseconds = 10_000_000
@@ -60,6 +64,7 @@ final class LoadRun {
         let now = monotonicNanoseconds()
         result.answers.reserveCapacity(plan.requests.count)
         if plan.requests.isEmpty { return end() }
+        work.total = plan.requests.reduce(0) { $0 + 1 + $1.expectedTokens }
         scheduleClock(at: now + Self.tick)
         if plan.offsets != nil {
             // A moment of lead, so that the first request is not late by construction.
@@ -157,6 +162,7 @@ final class LoadRun {
         clock = loop.assumeIsolated().scheduleTask(deadline: .uptimeNanoseconds(UInt64(due))) {
             let now = monotonicNanoseconds()
             if self.plan.offsets == nil { self.result.lateness.append(now - due) }
+            self.meter.fraction = min(1, Double(self.work.done) / Double(max(self.work.total, 1)))
             if ticks % 100 == 99 {
                 for connection in self.connections.values {
                     connection.checkSilence(before: now - self.plan.silenceLimit)
@@ -171,6 +177,7 @@ final class LoadRun {
     private func connect(_ then: @escaping (LoadConnection?, (any Error)?) -> Void) {
         // The channel's initialiser may run elsewhere by its type, but runs on this loop.
         let box = NIOLoopBound(self, eventLoop: loop)
+        let target = target
         let bootstrap = ClientBootstrap(group: loop)
             .channelOption(.tcpOption(.tcp_nodelay), value: 1)
             .channelOption(.maxMessagesPerRead, value: 1)
@@ -178,6 +185,7 @@ final class LoadRun {
             .connectTimeout(.seconds(30))
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls = try target.tlsHandler() { try channel.pipeline.syncOperations.addHandler(tls) }
                     try channel.pipeline.syncOperations.addHandler(LoadConnection(run: box.value))
                 }
             }
@@ -198,6 +206,9 @@ final class LoadRun {
             }
         }
     }
+
+    /// A request under way has got this many further chunks.
+    func advance(chunks: Int) { work.done += chunks }
 
     func connectionIsFree(_ connection: LoadConnection) {
         if isOver { return connection.close() }
@@ -223,6 +234,7 @@ final class LoadRun {
     func finished(_ answer: RawAnswer) {
         if isOver { return }
         result.answers.append(answer)
+        work.done += 1 + max(0, answer.expectedTokens - answer.offsets.count)
         active -= 1
         if result.answers.count == plan.requests.count { return end() }
         let now = answer.end
@@ -234,5 +246,14 @@ final class LoadRun {
                 self.dispatchNext(intended: now)
             }
         }
+    }
+}
+
+extension LoadTarget {
+    fileprivate func tlsHandler() throws -> NIOSSLClientHandler? {
+        guard let tls, case .tcp(let host, _) = address else { return nil }
+        // Addresses have no name that could be asked for.
+        let isAddress = (try? SocketAddress(ipAddress: host, port: 0)) != nil
+        return try NIOSSLClientHandler(context: tls, serverHostname: isAddress ? nil : host)
     }
 }

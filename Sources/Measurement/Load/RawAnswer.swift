@@ -9,6 +9,8 @@ struct RawAnswer: Sendable, AnswerSink {
         var toolCalls: [UInt8] = []
         var finishReason: [UInt8] = []
         var tokenIDs: [Int] = []
+        /// `logprobs` objects, one per line.
+        var logprobs: [UInt8] = []
         /// Escaped length of each piece of `text`.
         var pieces: [Int32] = []
     }
@@ -44,12 +46,13 @@ struct RawAnswer: Sendable, AnswerSink {
     /// Tokens of chunks without visible output; they count to the next chunk with some.
     private var heldTokens = 0
     private var lastCumulative = 0
-    private let expectedTokens: Int
+    let expectedTokens: Int
     /// Time of the read whose bytes are being looked at.
     private var now: Nanoseconds = 0
 
     private static let largestBody = 256 << 20
     private static let mostChoices = 1024
+    private static let mostLogprobs = 4 << 20
 
     init(
         index: Int, item: Int, seed: UInt64, intendedSend: Nanoseconds, dispatched: Nanoseconds, expectedTokens: Int
@@ -157,6 +160,7 @@ struct RawAnswer: Sendable, AnswerSink {
         var toolCalls: UnsafeBufferPointer<UInt8>?
         var finish: UnsafeBufferPointer<UInt8>?
         var ids: UnsafeBufferPointer<UInt8>?
+        var logprobs: UnsafeBufferPointer<UInt8>?
         cursor.members { cursor, key in
             if key.equals("delta") {
                 cursor.members { cursor, key in
@@ -178,6 +182,8 @@ struct RawAnswer: Sendable, AnswerSink {
                 finish = string(&cursor)
             } else if key.equals("token_ids"), cursor.peek() == UInt8(ascii: "[") {
                 ids = cursor.raw()
+            } else if key.equals("logprobs"), cursor.peek() == UInt8(ascii: "{") {
+                logprobs = cursor.raw()
             } else {
                 cursor.skip()
             }
@@ -199,6 +205,10 @@ struct RawAnswer: Sendable, AnswerSink {
             choices[index].toolCalls.append(0x0A)
         }
         if let finish { choices[index].finishReason = Array(finish) }
+        if let logprobs, choices[index].logprobs.count < Self.mostLogprobs {
+            choices[index].logprobs.append(contentsOf: logprobs)
+            choices[index].logprobs.append(0x0A)
+        }
         if let ids {
             var list = JSONCursor(ids)
             list.elements { element in

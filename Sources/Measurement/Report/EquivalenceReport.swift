@@ -9,6 +9,7 @@ package struct EquivalenceReport: Sendable {
         case finishReasons = "finish_reasons"
         case toolCalls = "tool_calls"
         case tokenIDs = "token_ids"
+        case logprobs
         case chunkings
 
         package var title: String {
@@ -18,6 +19,7 @@ package struct EquivalenceReport: Sendable {
             case .finishReasons: "finish reasons"
             case .toolCalls: "tool calls"
             case .tokenIDs: "token ids"
+            case .logprobs: "logprobs"
             case .chunkings: "chunkings"
             }
         }
@@ -37,10 +39,14 @@ package struct EquivalenceReport: Sendable {
 
     /// The first place where two answers differ.
     package struct Example: Sendable, Equatable {
-        package let item: Int
+        /// Nil for a feature.
+        package let prompt: Int?
+        package let feature: String?
         package let aspect: Aspect
         package let candidate: String
         package let baseline: String
+
+        package var place: String { feature ?? "prompt \(prompt ?? 0)" }
     }
 
     /// Indices of the arms.
@@ -48,6 +54,8 @@ package struct EquivalenceReport: Sendable {
     package let baseline: Int
     /// Aspects that occur in the answers; texts always.
     package let counts: [Count]
+    /// Requests for other features of the API, whose answers should be equal too; they are not among the counts.
+    package let features: [Feature]
     /// At most `exampleLimit`.
     package let examples: [Example]
     /// Prompts that an arm did not answer; they count as unequal texts.
@@ -57,7 +65,18 @@ package struct EquivalenceReport: Sendable {
 
     package static let exampleLimit = 5
 
-    init(candidate: Int, baseline: Int, candidates: [RequestRecord], baselines: [RequestRecord]) {
+    package struct Feature: Sendable, Equatable {
+        package let name: String
+        /// What is not equal; chunk boundaries may differ.
+        package let unequal: [Aspect]
+        /// The arm that refused it although the other answered; that makes no answer unequal.
+        package let refusedBy: Int?
+    }
+
+    /// - Parameter features: names of the last of the requests.
+    init(
+        candidate: Int, baseline: Int, candidates: [RequestRecord], baselines: [RequestRecord], features names: [String]
+    ) {
         self.candidate = candidate
         self.baseline = baseline
         var equal: [Aspect: Int] = [:]
@@ -66,42 +85,70 @@ package struct EquivalenceReport: Sendable {
         var unanswered = abs(candidates.count - baselines.count)
         var unequalAnswers = unanswered
         compared[.texts] = unanswered
-        for (left, right) in zip(candidates, baselines) {
+        var features: [Feature] = []
+        let firstFeature = candidates.count - names.count
+        for (index, (left, right)) in zip(candidates, baselines).enumerated() {
+            let isFeature = index >= firstFeature && names.indices.contains(index - firstFeature)
+            let feature = isFeature ? names[index - firstFeature] : nil
+            let prompt = isFeature ? nil : left.item
+            var unequal: [Aspect] = []
+            var refusedBy: Int?
+            defer {
+                if let feature { features.append(Feature(name: feature, unequal: unequal, refusedBy: refusedBy)) }
+            }
+            if feature != nil, left.succeeded != right.succeeded,
+                (400..<600).contains(left.succeeded ? right.status : left.status)
+            {
+                refusedBy = left.succeeded ? baseline : candidate
+                continue
+            }
             guard left.succeeded, right.succeeded else {
                 // The same refusal from both is an equal answer.
                 let same = !left.succeeded && !right.succeeded && left.status == right.status && left.status != 0
                 if !same {
-                    unanswered += 1
-                    unequalAnswers += 1
+                    if feature == nil {
+                        unanswered += 1
+                        unequalAnswers += 1
+                    }
+                    unequal = [.texts]
                 }
-                compared[.texts, default: 0] += 1
-                equal[.texts, default: 0] += same ? 1 : 0
+                if feature == nil {
+                    compared[.texts, default: 0] += 1
+                    equal[.texts, default: 0] += same ? 1 : 0
+                }
                 if !same, examples.count < Self.exampleLimit {
                     examples.append(
-                        Example(item: left.item, aspect: .texts, candidate: left.outcome, baseline: right.outcome))
+                        Example(
+                            prompt: prompt, feature: feature, aspect: .texts, candidate: left.outcome,
+                            baseline: right.outcome))
                 }
                 continue
             }
-            var answerEqual = true
             for aspect in Aspect.allCases {
                 guard let (first, second) = aspect.views(left, right) else { continue }
-                compared[aspect, default: 0] += 1
-                if utf8Equal(first, second) {
-                    equal[aspect, default: 0] += 1
-                    continue
+                let same = utf8Equal(first, second)
+                if feature == nil {
+                    compared[aspect, default: 0] += 1
+                    equal[aspect, default: 0] += same ? 1 : 0
                 }
-                if aspect != .chunkings { answerEqual = false }
-                if examples.count < Self.exampleLimit {
-                    let place = Self.difference(first, second)
+                if same { continue }
+                if aspect != .chunkings { unequal.append(aspect) }
+                // Of what may differ one example is enough.
+                let isNew = aspect != .chunkings || !examples.contains { $0.aspect == .chunkings }
+                if isNew, examples.count < Self.exampleLimit {
+                    let excerpts = Self.difference(first, second)
                     examples.append(
-                        Example(item: left.item, aspect: aspect, candidate: place.0, baseline: place.1))
+                        Example(
+                            prompt: prompt, feature: feature, aspect: aspect, candidate: excerpts.0,
+                            baseline: excerpts.1))
                 }
             }
-            if !answerEqual { unequalAnswers += 1 }
+            if !unequal.isEmpty, feature == nil { unequalAnswers += 1 }
         }
         counts = Aspect.allCases.compactMap { aspect in
             compared[aspect].map { Count(aspect: aspect, equal: equal[aspect] ?? 0, compared: $0) }
         }
+        self.features = features
         self.examples = examples
         self.unanswered = unanswered
         self.unequalAnswers = unequalAnswers
@@ -109,6 +156,8 @@ package struct EquivalenceReport: Sendable {
 
     /// Chunk boundaries may differ; nothing else may.
     package var answersEqual: Bool { unequalAnswers == 0 }
+
+    package var unequalFeatures: Int { features.count { !$0.unequal.isEmpty } }
 
     /// Both texts from a little before the first difference.
     private static func difference(_ left: String, _ right: String) -> (String, String) {
@@ -157,6 +206,9 @@ extension EquivalenceReport.Aspect {
             else { return nil }
             func view(_ choice: ChoiceRecord) -> String { choice.tokenIDs.map(String.init).joined(separator: " ") }
             return (left.joined(view), right.joined(view))
+        case .logprobs:
+            guard (left.choices + right.choices).contains(where: { !$0.logprobs.isEmpty }) else { return nil }
+            return (left.joined(\.logprobs), right.joined(\.logprobs))
         case .chunkings:
             guard (left.choices + right.choices).contains(where: { !$0.pieces.isEmpty }) else { return nil }
             func view(_ choice: ChoiceRecord) -> String { choice.pieces.map(String.init).joined(separator: "+") }

@@ -39,6 +39,8 @@ package struct FailRule: Sendable, Equatable {
 
     /// Counts of the equivalence check, beside the metrics.
     package static let unequalAnswers = "unequal_answers"
+    package static let unequalFeatures = "unequal_features"
+    private static let counts = [unequalAnswers, unequalFeatures]
 
     package let text: String
     package let metric: String
@@ -56,7 +58,7 @@ package struct FailRule: Sendable, Equatable {
         }
         guard words.count >= 3 else { throw problem("metric, operator or limit missing") }
         metric = words.removeFirst()
-        guard Metric.named(metric) != nil || metric == Self.unequalAnswers else {
+        guard Metric.named(metric) != nil || Self.counts.contains(metric) else {
             throw ParseError(description: "unknown metric '\(metric)'; known are: \(Self.metricNames)")
         }
         guard let comparison = Comparison(rawValue: words.removeFirst()) else {
@@ -95,7 +97,7 @@ package struct FailRule: Sendable, Equatable {
                 throw problem("a level needs a difference, a limit with a sign such as +5%")
             }
             guard baseline == nil else { throw problem("vs needs a difference, a limit with a sign such as +5%") }
-        } else if metric == Self.unequalAnswers {
+        } else if Self.counts.contains(metric) {
             throw problem("\(metric) is a count; write \(metric) > 0")
         }
         self.text = text
@@ -104,7 +106,7 @@ package struct FailRule: Sendable, Equatable {
     }
 
     private static var metricNames: String {
-        (Metric.all.map(\.name) + [unequalAnswers]).joined(separator: ", ")
+        (Metric.all.map(\.name) + counts).joined(separator: ", ")
     }
 
     private static func limit(_ text: String, unit: String) -> Limit? {
@@ -137,7 +139,7 @@ package struct FailRule: Sendable, Equatable {
         if report.isVoid {
             return .undecidable("\(text): the run is void: \(report.voidReasons.joined(separator: "; "))")
         }
-        if metric == Self.unequalAnswers { return evaluateEquivalence(report) }
+        if Self.counts.contains(metric) { return evaluateEquivalence(report) }
         guard let metric = Metric.named(metric) else { return .undecidable("\(text): unknown metric") }
         if let baseline, !report.run.arms.dropFirst().contains(where: { $0.name == baseline }) {
             return .undecidable("\(text): no arm '\(baseline)' that the first arm is compared with")
@@ -195,12 +197,13 @@ package struct FailRule: Sendable, Equatable {
     }
 
     private func evaluateEquivalence(_ report: Report) -> Outcome {
-        guard !report.equivalence.isEmpty, case .value(let limit) = limit else {
-            return .undecidable("\(text): answers were not compared")
-        }
-        let unequal = report.equivalence.map(\.unequalAnswers).max() ?? 0
+        let ofFeatures = metric == Self.unequalFeatures
+        guard !report.equivalence.isEmpty, case .value(let limit) = limit,
+            !ofFeatures || report.equivalence.allSatisfy({ !$0.features.isEmpty })
+        else { return .undecidable("\(text): \(ofFeatures ? "features" : "answers") were not compared") }
+        let unequal = report.equivalence.map { ofFeatures ? $0.unequalFeatures : $0.unequalAnswers }.max() ?? 0
         let holds = comparison == .above ? Double(unequal) > limit : Double(unequal) < limit
-        let message = "\(text): \(unequal) answers differ"
+        let message = "\(text): \(unequal) \(ofFeatures ? "features" : "answers") differ"
         return holds ? .failed(message) : .passed(message)
     }
 }

@@ -167,7 +167,8 @@ package struct JSONReport: Sendable {
         let examples = result.examples.map { example in
             JSONValue.object(
                 JSONObject([
-                    ("prompt", .number(example.item)), ("aspect", .string(example.aspect.rawValue)),
+                    ("prompt", .optional(example.prompt)), ("feature", .optional(example.feature)),
+                    ("aspect", .string(example.aspect.rawValue)),
                     ("candidate", .string(example.candidate)), ("baseline", .string(example.baseline)),
                 ]))
         }
@@ -176,7 +177,20 @@ package struct JSONReport: Sendable {
                 ("candidate", .string(report.run.arms[result.candidate].name)),
                 ("baseline", .string(report.run.arms[result.baseline].name)),
                 ("answers_equal", .bool(result.answersEqual)), ("unequal_answers", .number(result.unequalAnswers)),
+                ("unequal_features", .number(result.unequalFeatures)),
                 ("unanswered", .number(result.unanswered)), ("counts", .object(JSONObject(counts))),
+                (
+                    "features",
+                    .array(
+                        result.features.map { feature in
+                            .object(
+                                JSONObject([
+                                    ("name", .string(feature.name)),
+                                    ("unequal", .array(feature.unequal.map { .string($0.rawValue) })),
+                                    ("refused_by", .optional(feature.refusedBy.map { report.run.arms[$0].name })),
+                                ]))
+                        })
+                ),
                 ("examples", .array(examples)),
             ]))
     }

@@ -24,31 +24,30 @@ package struct MetricRow: Sendable {
 
     /// - Parameters:
     ///   - columns: per arm, the blocks of the comparison.
-    ///   - floors: per arm, both sides of its A/A rounds; empty if it has none.
+    ///   - floor: both sides of the A/A rounds, those of all arms together: alone they are too few to tell; empty without any.
     /// - Returns: nil if no arm has a value.
-    init?(_ metric: Metric, columns: [ColumnSamples], floors: [[ColumnSamples]], options: DifferenceOptions) {
+    init?(_ metric: Metric, columns: [ColumnSamples], floor sides: [ColumnSamples], options: DifferenceOptions) {
         let columns = columns.map { $0.samples(of: metric) }
         values = columns.map { $0.value(metric.statistic) }
         guard values.contains(where: { $0 != nil }) else { return nil }
         self.metric = metric
         self.columns = columns
         let rounds = columns.first?.blockCount ?? 0
-        let floors = floors.compactMap { sides -> PairedDifference? in
-            guard sides.count == 2 else { return nil }
-            return PairedDifference.estimate(
+        let floor =
+            sides.count < 2
+            ? nil
+            : PairedDifference.estimate(
                 candidate: sides[0].samples(of: metric), baseline: sides[1].samples(of: metric),
                 statistic: metric.statistic, kind: metric.kind, options: options)
-        }
-        let worst = floors.max { $0.noiseFloor(rounds: rounds) < $1.noiseFloor(rounds: rounds) }
-        noiseFloor = worst?.noiseFloor(rounds: rounds)
-        noiseFloorKind = worst?.kind
+        noiseFloor = floor?.noiseFloor(rounds: rounds)
+        noiseFloorKind = floor?.kind
         comparisons = columns.indices.dropFirst().compactMap { baseline in
             guard
                 let difference = PairedDifference.estimate(
                     candidate: columns[0], baseline: columns[baseline], statistic: metric.statistic, kind: metric.kind,
                     options: options)
             else { return nil }
-            let floor = floors.filter { $0.kind == difference.kind }.map { $0.noiseFloor(rounds: rounds) }.max()
+            let floor = floor?.kind == difference.kind ? floor?.noiseFloor(rounds: rounds) : nil
             return Comparison(
                 baseline: baseline, difference: difference, noiseFloor: floor,
                 verdict: metric.sense.map { Verdict.of(difference, sense: $0, noiseFloor: floor) })

@@ -31,15 +31,18 @@ enum NumberFormat {
         kind == .relative ? percent(value) : signed(value)
     }
 
-    /// `-18% [-21, -15]`.
+    /// `-18% [-21, -15]`. A limit that is beyond ten times as much says no more than that.
     static func difference(_ difference: PairedDifference) -> String {
-        let scale = difference.kind == .relative ? 100.0 : 1
-        let limits = "[\(signed(difference.low * scale)), \(signed(difference.high * scale))]"
+        func limit(_ value: Double) -> String {
+            difference.kind == .absolute ? signed(value) : value > 9.99 ? ">+999" : signed(value * 100)
+        }
+        let limits = "[\(limit(difference.low)), \(limit(difference.high))]"
         return "\(self.difference(difference.difference, difference.kind)) \(limits)"
     }
 
     /// Without a sign: `12%`, `0.4`.
     static func size(_ value: Double, _ kind: DifferenceKind) -> String {
+        if kind == .relative, abs(value) > 9.99 { return ">999%" }
         let scaled = abs(kind == .relative ? value * 100 : value)
         return grouped(fixed(scaled, scaled >= 10 ? 0 : scaled >= 1 ? 1 : 2)) + (kind == .relative ? "%" : "")
     }

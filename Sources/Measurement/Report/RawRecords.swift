@@ -226,18 +226,19 @@ package enum RawRecords {
 extension ChoiceRecord {
     fileprivate var rawJSON: JSONValue {
         .object(
-            JSONObject([
-                ("text", .string(text)), ("reasoning", .string(reasoning)),
-                (
-                    "tool_calls",
-                    .array(
-                        toolCalls.map {
-                            .object(JSONObject([("name", .string($0.name)), ("arguments", .string($0.arguments))]))
-                        })
-                ),
-                ("finish_reason", .optional(finishReason)), ("token_ids", .array(tokenIDs.map { .number($0) })),
-                ("pieces", .array(pieces.map { .number($0) })),
-            ]))
+            JSONObject(
+                [
+                    ("text", .string(text)), ("reasoning", .string(reasoning)),
+                    (
+                        "tool_calls",
+                        .array(
+                            toolCalls.map {
+                                .object(JSONObject([("name", .string($0.name)), ("arguments", .string($0.arguments))]))
+                            })
+                    ),
+                    ("finish_reason", .optional(finishReason)), ("token_ids", .array(tokenIDs.map { .number($0) })),
+                    ("pieces", .array(pieces.map { .number($0) })),
+                ] + (logprobs.isEmpty ? [] : [("logprobs", .string(logprobs))])))
     }
 
     fileprivate init(rawJSON value: JSONValue) {
@@ -250,6 +251,7 @@ extension ChoiceRecord {
                 ToolCallRecord(name: $0["name"]?.stringValue ?? "", arguments: $0["arguments"]?.stringValue ?? "")
             },
             finishReason: value["finish_reason"]?.stringValue, tokenIDs: integers("token_ids"),
+            logprobs: value["logprobs"]?.stringValue ?? "",
             pieces: integers("pieces"))
     }
 }

@@ -29,7 +29,8 @@ package struct Report: Sendable {
         }
         equivalence = run.equivalence.indices.dropFirst().map { arm in
             EquivalenceReport(
-                candidate: 0, baseline: arm, candidates: run.equivalence[0], baselines: run.equivalence[arm])
+                candidate: 0, baseline: arm, candidates: run.equivalence[0], baselines: run.equivalence[arm],
+                features: run.description.features ?? [])
         }
     }
 
@@ -38,6 +39,10 @@ package struct Report: Sendable {
     /// Whether the first arm's answers differ from the given one's in anything but chunk boundaries.
     package func answersDiffer(from baseline: Int) -> Bool {
         equivalence.contains { $0.baseline == baseline && !$0.answersEqual }
+    }
+
+    package func featuresDiffer(from baseline: Int) -> Bool {
+        equivalence.contains { $0.baseline == baseline && $0.unequalFeatures > 0 }
     }
 }
 
@@ -85,21 +90,19 @@ package struct LoadReport: Sendable {
         let sides = run.description.arms.count
         let rounds = BlockRounds(run.blocks, purpose: .comparison, load: load, columns: sides)
         guard !rounds.columns.isEmpty else { return nil }
-        let floors = (0..<sides).map { arm in
-            BlockRounds(run.blocks, purpose: .noiseFloor, load: load, columns: 2, arm: arm)
-        }
+        let floor = BlockRounds(run.blocks, purpose: .noiseFloor, load: load, columns: 2)
         self.load = run.description.loads[load]
         index = load
         self.rounds = rounds.count
-        noiseFloorRounds = floors.map(\.count).reduce(0, +)
+        noiseFloorRounds = floor.count
         arms = rounds.columns.enumerated().map { arm, blocks in
             ArmReport(
                 arm: arm, blocks: blocks.map { run.blocks[$0] }, requests: blocks.map { requests[$0] },
                 measures: blocks.map { measures[$0] })
         }
         let columns = arms.map(\.samples)
-        let floorColumns = floors.map { floor in floor.columns.map { ColumnSamples($0.map { measures[$0] }) } }
-        rows = Metric.all.compactMap { MetricRow($0, columns: columns, floors: floorColumns, options: options) }
+        let floorColumns = floor.columns.map { ColumnSamples($0.map { measures[$0] }) }
+        rows = Metric.all.compactMap { MetricRow($0, columns: columns, floor: floorColumns, options: options) }
     }
 
     package func row(_ name: String) -> MetricRow? { rows.first { $0.metric.name == name } }
@@ -112,12 +115,11 @@ private struct BlockRounds {
 
     var count: Int { columns.first?.count ?? 0 }
 
-    /// - Parameter arm: only rounds of this arm (a noise floor has rounds of one arm).
-    init(_ blocks: [BlockRecord], purpose: BlockRecord.Purpose, load: Int, columns count: Int, arm: Int? = nil) {
+    init(_ blocks: [BlockRecord], purpose: BlockRecord.Purpose, load: Int, columns count: Int) {
         var rounds: [Int: [Int?]] = [:]
         var dropped: Set<Int> = []
         for (index, block) in blocks.enumerated() where block.purpose == purpose && block.load == load {
-            guard arm == nil || block.arm == arm, (0..<count).contains(block.column) else { continue }
+            guard (0..<count).contains(block.column) else { continue }
             rounds[block.round, default: Array(repeating: nil, count: count)][block.column] = index
             if block.dropped != nil { dropped.insert(block.round) }
         }

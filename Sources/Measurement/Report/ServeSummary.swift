@@ -7,12 +7,22 @@ package struct ServeSummary: Sendable {
     /// What the request asked for and the report cannot know.
     package struct Labels: Sendable {
         package var backend: String
+        package var label: String?
         package var model: String
         package var tokenizer: String
         /// UTC, `20260131-235959`.
         package var date: String
+        /// Most requests at a time, if that was limited.
+        package var concurrency: Int?
+        package var metadata: [(String, String)]
 
-        package init(backend: String, model: String, tokenizer: String, date: String) {
+        package init(
+            backend: String, label: String? = nil, model: String, tokenizer: String, date: String,
+            concurrency: Int? = nil, metadata: [(String, String)] = []
+        ) {
+            self.concurrency = concurrency
+            self.metadata = metadata
+            self.label = label
             self.backend = backend
             self.model = model
             self.tokenizer = tokenizer
@@ -20,7 +30,10 @@ package struct ServeSummary: Sendable {
         }
     }
 
-    package static let percentiles = [50.0, 90, 99, 99.9]
+    /// The metrics by vLLM's names, in the order of its files.
+    package static let families: [(key: String, family: SampleFamily)] = [
+        ("ttft", .ttftService), ("tpot", .tpot), ("itl", .itl), ("e2el", .e2elService),
+    ]
 
     private let arm: ArmReport
     private let load: LoadPoint
@@ -28,8 +41,18 @@ package struct ServeSummary: Sendable {
     private let hasServiceLevels: Bool
     /// Whether the lists with one entry per request are included (`--save-detailed`).
     private let detailed: Bool
+    private let metrics: [String]
+    private let percentiles: [Double]
 
-    package init(_ report: Report, load: LoadReport, arm: Int, labels: Labels, detailed: Bool) {
+    /// - Parameters:
+    ///   - metrics: those of `families` that are wanted.
+    ///   - percentiles: 0 to 100.
+    package init(
+        _ report: Report, load: LoadReport, arm: Int, labels: Labels, detailed: Bool,
+        metrics: [String] = ["ttft", "tpot", "itl"], percentiles: [Double] = [99]
+    ) {
+        self.metrics = metrics
+        self.percentiles = percentiles
         self.arm = load.arms[arm]
         self.load = load.load
         self.labels = labels
@@ -47,10 +70,22 @@ package struct ServeSummary: Sendable {
         let good = arm.measures.reduce(0) { $0 + ($1.sums[.goodput]?.numerator ?? 0) }
         var fields: [(String, JSONValue)] = [
             ("date", .string(labels.date)), ("endpoint_type", .string(labels.backend)),
-            ("backend", .string(labels.backend)), ("label", .null), ("model_id", .string(labels.model)),
+            ("backend", .string(labels.backend)), ("label", .optional(labels.label)),
+            ("model_id", .string(labels.model)),
             ("tokenizer_id", .string(labels.tokenizer)), ("num_prompts", .number(requests.count)),
-            ("request_rate", load.rate.map { .finite($0) } ?? .string("inf")), ("burstiness", .finite(burstiness)),
-            ("max_concurrency", .optional(load.concurrency)),
+        ]
+        fields += labels.metadata.map { ($0, .string($1)) }
+        fields += [
+            ("request_rate", rate), ("burstiness", .finite(burstiness)),
+            ("max_concurrency", .optional(load.concurrency ?? labels.concurrency)),
+        ]
+        if case .ramp(let first, let last) = load {
+            fields += [
+                ("ramp_up_strategy", .string("linear")), ("ramp_up_start_rps", .finite(first)),
+                ("ramp_up_end_rps", .finite(last)),
+            ]
+        }
+        fields += [
             ("duration", .finite(seconds)), ("completed", .number(done.count)),
             ("failed", .number(requests.count - done.count)),
             ("total_input_tokens", .number(arm.inputTokens)), ("total_output_tokens", .number(arm.outputTokens)),
@@ -66,12 +101,16 @@ package struct ServeSummary: Sendable {
             ("max_concurrent_requests", .number(peaks.requests)),
             ("rtfx", .number(0.0)),
         ]
-        for (key, family) in [
-            ("ttft", SampleFamily.ttftService), ("tpot", .tpot), ("itl", .itl), ("e2el", .e2elService),
-        ] {
+        for (key, family) in Self.families where metrics.contains(key) {
             fields += statistics(key, arm.measures.flatMap { $0.samples[family] ?? [] })
         }
         return .object(JSONObject(fields))
+    }
+
+    /// With a ramp vLLM leaves it at its default.
+    private var rate: JSONValue {
+        if case .ramp = load { return .string("inf") }
+        return load.rate.map { .finite($0) } ?? .string("inf")
     }
 
     private var burstiness: Double {
@@ -116,7 +155,7 @@ package struct ServeSummary: Sendable {
             ("median_\(key)_ms", .finite(Percentiles.quantile(ofSorted: sorted, 0.5))),
             ("std_\(key)_ms", .finite((squares / Double(sorted.count)).squareRoot())),
         ]
-        for percentile in Self.percentiles {
+        for percentile in percentiles {
             let word = percentile == percentile.rounded() ? String(Int(percentile)) : String(percentile)
             fields.append(
                 ("p\(word)_\(key)_ms", .finite(Percentiles.quantile(ofSorted: sorted, percentile / 100))))

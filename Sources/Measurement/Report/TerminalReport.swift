@@ -3,21 +3,25 @@ package struct TerminalReport: Sendable {
     private let report: Report
     private let colour: Bool
     private let everyMetric: Bool
+    private let width: Int
 
     /// - Parameters:
     ///   - colour: with ANSI colours; only for a terminal.
     ///   - everyMetric: all rows instead of the important ones.
-    package init(_ report: Report, colour: Bool, everyMetric: Bool = false) {
+    ///   - width: columns of the terminal; nil = no limit. Tables that are wider get by with less, or with two lines for each
+    ///     metric.
+    package init(_ report: Report, colour: Bool, everyMetric: Bool = false, width: Int? = nil) {
         self.report = report
         self.colour = colour
         self.everyMetric = everyMetric
+        self.width = width ?? .max
     }
 
     /// Lines with line breaks, ready to be written.
     package var text: String {
-        var lines = [heading]
+        var lines = heading
         lines += noiseLines
-        lines += report.voidReasons.map { paint("VOID: \($0)", .bad) }
+        lines += report.voidReasons.map { paint("VOID: \(printable($0))", .bad) }
         for load in report.loads {
             lines.append("")
             if report.loads.count > 1 { lines.append(paint("\(load.load.title)", .strong)) }
@@ -25,22 +29,23 @@ package struct TerminalReport: Sendable {
             lines += failureLines(load)
         }
         if report.loads.isEmpty { lines.append(paint("No complete round of blocks: nothing to compare.", .bad)) }
+        if report.loads.count > 1 { lines += sweepLines }
         lines += startLines
         lines += equivalenceLines
         return lines.map { $0 + "\n" }.joined()
     }
 
-    private var heading: String {
+    private var heading: [String] {
         let run = report.run
         var parts = ["\(run.command): \(run.contestants)", "engine=\(run.engine)"]
-        if let load = report.loads.first, report.loads.count == 1 {
-            parts.append("\(load.rounds * run.arms.count) blocks")
-            parts.append(load.load.title)
+        if run.loads.count == 1 {
+            parts.append("\((report.loads.first?.rounds ?? 0) * run.arms.count) blocks")
+            parts.append(run.loads[0].title)
         } else {
-            parts.append("\(report.loads.count) loads")
+            parts.append("\(run.loads.count) loads")
         }
         parts.append(run.workloadTitle)
-        return paint(parts.map(printable).joined(separator: "   "), .strong)
+        return flow(parts.map(printable), "   ", .strong)
     }
 
     private var noiseLines: [String] {
@@ -56,14 +61,17 @@ package struct TerminalReport: Sendable {
                 let unit = kind == .relative ? "" : " \(row.metric.unit)"
                 return "\(name == names[0] ? "ttft p50" : "p99") ±\(NumberFormat.size(floor, kind))\(unit)"
             }
-            parts.append("A/A noise floor: " + (floors.isEmpty ? "–" : floors.joined(separator: "  ")))
+            parts.append(
+                "A/A noise floor: "
+                    + (floors.isEmpty
+                        ? "unknown (needs two complete rounds of a frontend)" : floors.joined(separator: "  ")))
         } else if report.run.arms.count > 1 {
             parts.append("no A/A blocks: noise floor unknown")
         }
-        parts.append("client lateness p99 \(NumberFormat.value(noise.latenessP99)) ms")
+        parts.append("client lateness p99 \(NumberFormat.value(noise.latenessP99)) ms in the worst block")
         parts.append("steal \(NumberFormat.size(noise.steal, .relative))")
         parts.append("other CPU \(NumberFormat.size(noise.otherCPU, .relative))")
-        var lines = [paint(parts.joined(separator: "   "), .faint)]
+        var lines = flow(parts, "   ", .faint)
         if !noise.dropped.isEmpty {
             let reasons = Set(noise.dropped.map(\.reason)).sorted().map(printable).joined(separator: "; ")
             lines.append(paint("\(noise.dropped.count) blocks dropped, with their rounds: \(reasons)", .bad))
@@ -73,43 +81,64 @@ package struct TerminalReport: Sendable {
 
     // MARK: - Table
 
-    private struct Cell {
-        var text: String
-        var style = Style.plain
-        var alignRight = true
-    }
+    private typealias Cell = TerminalTable.Cell
 
     private func table(_ load: LoadReport) -> [String] {
+        let rows = load.rows.filter { everyMetric || $0.metric.headline }
+        for full in [true, false] {
+            let table = TerminalTable([header] + rows.map { cells($0) + comparisonCells($0, full: full) })
+            if table.width <= width || rows.isEmpty { return table.lines(colour: colour) }
+        }
+        // The comparisons get lines of their own.
         let arms = report.run.arms
-        let single = arms.count == 2
-        var header = [Cell(text: "", alignRight: false), Cell(text: "", alignRight: false)]
-        header += arms.map { Cell(text: printable($0.name)) }
-        for baseline in arms.indices.dropFirst() {
-            let level = Int((report.options.level * 100).rounded())
-            header.append(Cell(text: (single ? "diff" : "vs \(printable(arms[baseline].name))") + " [\(level)% CI]"))
-            header.append(Cell(text: "verdict", alignRight: false))
+        let values = TerminalTable([Array(header.prefix(2 + arms.count))] + rows.map(cells)).lines(colour: colour)
+        let comparisons = rows.map { row in
+            arms.indices.dropFirst().compactMap { baseline -> String? in
+                let cells = comparisonCells(row, baseline: baseline, full: false)
+                guard !cells[0].text.isEmpty else { return nil }
+                let name = arms.count > 2 ? "vs \(printable(arms[baseline].name)) " : ""
+                return "    \(name)" + cells.map { paint($0.text, $0.style) }.joined(separator: "  ")
+            }
         }
-        let rows = load.rows.filter { everyMetric || $0.metric.headline }.map { row in
-            [
-                Cell(text: row.metric.title, alignRight: false),
-                Cell(text: row.metric.unit, style: .faint, alignRight: false),
-            ] + row.values.map { Cell(text: NumberFormat.value($0)) }
-                + arms.indices.dropFirst().flatMap { comparisonCells(row, baseline: $0) }
-        }
-        return align([header.map { Cell(text: $0.text, style: .faint, alignRight: $0.alignRight) }] + rows)
+        return values.prefix(1) + zip(values.dropFirst(), comparisons).flatMap { [$0] + $1 }
     }
 
-    private func comparisonCells(_ row: MetricRow, baseline: Int) -> [Cell] {
+    private var header: [Cell] {
+        let arms = report.run.arms
+        let level = Int((report.options.level * 100).rounded())
+        var header = [Cell(text: "", alignRight: false), Cell(text: "", alignRight: false)]
+        header += arms.map { Cell(text: printable($0.name)) }
+        for arm in arms.dropFirst() {
+            header.append(Cell(text: (arms.count == 2 ? "diff" : "vs \(printable(arm.name))") + " [\(level)% CI]"))
+            header.append(Cell(text: "verdict", alignRight: false))
+        }
+        return header.map { Cell(text: $0.text, style: .faint, alignRight: $0.alignRight) }
+    }
+
+    /// Name, unit and values.
+    private func cells(_ row: MetricRow) -> [Cell] {
+        [
+            Cell(text: row.metric.title, alignRight: false),
+            Cell(text: row.metric.unit, style: .faint, alignRight: false),
+        ] + row.values.map { Cell(text: NumberFormat.value($0)) }
+    }
+
+    private func comparisonCells(_ row: MetricRow, full: Bool) -> [Cell] {
+        report.run.arms.indices.dropFirst().flatMap { comparisonCells(row, baseline: $0, full: full) }
+    }
+
+    /// - Parameter full: with what could have been detected.
+    private func comparisonCells(_ row: MetricRow, baseline: Int, full: Bool) -> [Cell] {
         guard let comparison = row.comparisons.first(where: { $0.baseline == baseline }) else {
             return [Cell(text: ""), Cell(text: "", alignRight: false)]
         }
         return [
             Cell(text: NumberFormat.difference(comparison.difference)),
-            verdictCell(comparison, unit: row.metric.unit),
+            verdictCell(comparison, unit: row.metric.unit, full: full),
         ]
     }
 
-    private func verdictCell(_ comparison: MetricRow.Comparison, unit: String) -> Cell {
+    private func verdictCell(_ comparison: MetricRow.Comparison, unit: String, full: Bool) -> Cell {
         guard let verdict = comparison.verdict else { return Cell(text: "", alignRight: false) }
         if report.isVoid { return Cell(text: "void", style: .bad, alignRight: false) }
         switch verdict {
@@ -117,10 +146,11 @@ package struct TerminalReport: Sendable {
             if report.answersDiffer(from: comparison.baseline) {
                 return Cell(text: "\(verdict.rawValue), but answers differ", style: .bad, alignRight: false)
             }
-            return Cell(text: verdict.rawValue, style: .good, alignRight: false)
+            let flag = report.featuresDiffer(from: comparison.baseline) ? ", features differ" : ""
+            return Cell(text: verdict.rawValue + flag, style: .good, alignRight: false)
         case .slower, .dearer:
             return Cell(text: verdict.rawValue, style: .bad, alignRight: false)
-        case .noDifferenceShown where comparison.detectable == 0:
+        case .noDifferenceShown where comparison.detectable == 0 || !full, .tooNoisy where !full:
             // The same in every block: nothing to detect.
             return Cell(text: verdict.rawValue, style: .faint, alignRight: false)
         case .noDifferenceShown, .tooNoisy:
@@ -131,23 +161,39 @@ package struct TerminalReport: Sendable {
         }
     }
 
-    private func align(_ rows: [[Cell]]) -> [String] {
-        let columns = rows.map(\.count).max() ?? 0
-        let widths = (0..<columns).map { column in
-            rows.compactMap { $0.count > column ? $0[column].text.count : nil }.max() ?? 0
-        }
-        return rows.map { row in
-            let cells = row.enumerated().map { column, cell in
-                let padding = String(repeating: " ", count: widths[column] - cell.text.count)
-                let text = paint(cell.text, cell.style)
-                return cell.alignRight ? padding + text : text + padding
-            }
-            let line = cells.joined(separator: "  ")
-            return String(line.reversed().drop { $0 == " " }.reversed())
-        }
-    }
+    // MARK: - Below the tables
 
-    // MARK: - Below the table
+    /// The loads of a sweep side by side, and how far each arm goes.
+    private var sweepLines: [String] {
+        let sweep = RateSweep(report)
+        let names = report.run.arms.map { printable($0.name) }
+        let columns = [sweep.metric, "frontend_cpu_per_token", "output_throughput"].filter { name in
+            report.loads.contains { $0.row(name) != nil }
+        }
+        var lines: [String] = []
+        for name in columns {
+            let title = Metric.named(name).map { "\($0.title) \($0.unit)" } ?? name
+            let header = [title] + names
+            let rows = report.loads.map { load in
+                [load.load.title] + names.indices.map { NumberFormat.value(load.row(name)?.values[$0]) }
+            }
+            lines.append("")
+            lines += TerminalTable(
+                ([header] + rows).enumerated().map { line, texts in
+                    texts.enumerated().map { place, text in
+                        Cell(text: text, style: line == 0 ? .faint : .plain, alignRight: place > 0)
+                    }
+                }
+            ).lines(colour: colour)
+        }
+        guard report.loads.contains(where: { $0.load.rate != nil }) else { return lines }
+        let knees = sweep.knees
+        let parts = names.enumerated().map { arm, name in
+            "\(name) \(knees[arm].map { NumberFormat.value($0) + "/s" } ?? "none")"
+        }
+        lines += flow(["knee of \(sweep.title):"] + parts, "  ", .plain)
+        return lines
+    }
 
     private func failureLines(_ load: LoadReport) -> [String] {
         load.arms.compactMap { arm in
@@ -167,18 +213,19 @@ package struct TerminalReport: Sendable {
             let memory = arm.idleResidentBytes.map { ", idle rss \(NumberFormat.value(Double($0) * 1e-6)) MB" } ?? ""
             return "\(printable(arm.name)) \(NumberFormat.value(seconds * 1000)) ms\(memory)"
         }
-        return starts.isEmpty ? [] : ["start: " + starts.joined(separator: "   ")]
+        return starts.isEmpty ? [] : flow(["start: " + starts[0]] + starts.dropFirst(), "   ", .plain)
     }
 
     private var equivalenceLines: [String] {
         report.equivalence.flatMap { result -> [String] in
-            let counts = result.counts.map { "\($0.equal)/\($0.compared) \($0.aspect.title)" }.joined(separator: ", ")
+            let counts = result.counts.map { "\($0.equal)/\($0.compared) \($0.aspect.title)" }
             let name = report.run.arms.count > 2 ? " to \(printable(report.run.arms[result.baseline].name))" : ""
-            let style: Style = result.answersEqual ? .plain : .bad
-            var lines = [paint("output equal\(name): \(counts)", style)]
+            let style: TerminalStyle = result.answersEqual ? .plain : .bad
+            var lines = flow(["output equal\(name): " + (counts.first ?? "")] + counts.dropFirst(), ", ", style)
+            lines += featureLines(result, name)
             for example in result.examples where example.aspect != .chunkings || result.answersEqual {
                 lines.append(
-                    "  prompt \(example.item), \(example.aspect.title): "
+                    "  \(printable(example.place)): \(example.aspect.title): "
                         + "\(report.run.arms[result.candidate].name) \"\(printable(example.candidate))\", "
                         + "\(report.run.arms[result.baseline].name) \"\(printable(example.baseline))\"")
             }
@@ -186,37 +233,37 @@ package struct TerminalReport: Sendable {
         }
     }
 
-    // MARK: - Styles
-
-    private enum Style {
-        case plain, strong, faint, good, bad
-
-        var code: String? {
-            switch self {
-            case .plain: nil
-            case .strong: "1"
-            case .faint: "2"
-            case .good: "32"
-            case .bad: "31"
-            }
+    private func featureLines(_ result: EquivalenceReport, _ name: String) -> [String] {
+        guard !result.features.isEmpty else { return [] }
+        let unequal = result.features.filter { !$0.unequal.isEmpty }
+        let refused = result.features.filter { $0.refusedBy != nil }
+        let compared = result.features.count - refused.count
+        let differences = unequal.map {
+            "\(printable($0.name)) (\($0.unequal.map(\.title).joined(separator: ", ")))"
         }
+        let refusals = [result.candidate, result.baseline].compactMap { arm -> String? in
+            let names = refused.filter { $0.refusedBy == arm }.map { printable($0.name) }
+            return names.isEmpty
+                ? nil : "refused by \(printable(report.run.arms[arm].name)) only: \(names.joined(separator: "; "))"
+        }
+        return flow(
+            ["features equal\(name): \(compared - unequal.count)/\(compared)"]
+                + (differences.isEmpty ? [] : ["different: \(differences[0])"] + differences.dropFirst()), "; ",
+            unequal.isEmpty ? .plain : .bad) + refusals.flatMap { flow([$0], "", .plain) }
     }
 
-    private func paint(_ text: String, _ style: Style) -> String {
-        guard colour, let code = style.code, !text.isEmpty else { return text }
-        return "\u{1B}[\(code)m\(text)\u{1B}[0m"
-    }
+    private func paint(_ text: String, _ style: TerminalStyle) -> String { style.paint(text, colour) }
 
-    /// Answers and names come from elsewhere: no control character reaches the terminal.
-    private func printable(_ text: String) -> String {
-        var result = ""
-        for scalar in text.unicodeScalars {
-            switch scalar.properties.generalCategory {
-            case .control, .format, .lineSeparator, .paragraphSeparator:
-                result += "\\u{\(String(scalar.value, radix: 16))}"
-            default: result.unicodeScalars.append(scalar)
+    /// As many parts on a line as fit.
+    private func flow(_ parts: [String], _ separator: String, _ style: TerminalStyle) -> [String] {
+        var lines: [String] = []
+        for part in parts {
+            if let last = lines.last, last.count + separator.count + part.count <= width {
+                lines[lines.count - 1] = last + separator + part
+            } else {
+                lines.append(part)
             }
         }
-        return result
+        return lines.map { paint($0, style) }
     }
 }

@@ -1,5 +1,4 @@
 import Glibc
-import JSONBytes
 import Supervision
 
 /// What is compared: a frontend, with a supervisor and an engine of its own.
@@ -10,6 +9,9 @@ struct ArmSpecification: Sendable {
     var frontend: String
     /// Program or interpreter; nil = where `serve` looks.
     var binary: String?
+
+    /// - Throws: if there is no such program.
+    var program: String { get throws { try Binaries.frontend(FrontendKind(frontend), explicit: binary) } }
 }
 
 /// One running service: `vllm-engine serve` as a child, with its log in a private folder.
@@ -51,10 +53,13 @@ final class Arm {
         arguments += ["--restart", "never"] + service + ["--", "--stamps", stamps] + engine
         let output = FileDescriptor(owning: open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600))
         guard output.isOpen else { throw SupervisionError(.failure, "cannot write \(log): \(describeErrno(errno))") }
+        var environment = ProcessInfo.environment()
+        // The mock takes longer prompts than the model whose tokenizer it has; vLLM's Python frontend asks to be told so.
+        environment["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
         let process = try SubprocessWrapper(
             SpawnRequest(
                 name: specification.name, executable: "\(Binaries.ownDirectory)/vllm-engine", arguments: arguments,
-                standardOutput: output.rawValue, standardError: output.rawValue))
+                environment: environment, standardOutput: output.rawValue, standardError: output.rawValue))
         return Starting(
             specification: specification, process: process, log: log, stamps: stamps, began: monotonicNanoseconds())
     }
@@ -76,13 +81,13 @@ final class Arm {
                     .startupFailure,
                     "\(specification.name) did not start (\(process.exitDescription)):\n\(Self.tail(starting.log))")
             }
-            if let status = Self.status(of: process.pid), status["state"]?.stringValue == "serving" {
-                let address = status["address"]?.stringValue ?? ""
-                guard let colon = address.lastIndex(of: ":"), let port = Int(address[address.index(after: colon)...])
-                else { throw SupervisionError(.failure, "\(specification.name) tells no address: \(address)") }
+            if let status = Self.status(of: process.pid), status.state == "serving" {
+                guard let colon = status.address.lastIndex(of: ":"),
+                    let port = Int(status.address[status.address.index(after: colon)...])
+                else { throw SupervisionError(.failure, "\(specification.name) tells no address: \(status.address)") }
                 target = LoadTarget(address: .tcp(host: "127.0.0.1", port: port), headers: headers)
-                frontendPids = Self.pids(status, role: "frontend")
-                enginePids = Self.pids(status, role: "engine")
+                frontendPids = status.frontends.map(\.pid)
+                enginePids = status.enginePids
                 break
             }
             guard ContinuousClock.now < deadline else {
@@ -94,20 +99,20 @@ final class Arm {
         startSeconds = Double(monotonicNanoseconds() - starting.began) * 1e-9
     }
 
-    private static func status(of pid: pid_t) -> JSONObject? {
-        guard let run = try? ControlClient.find(port: nil, pid: pid), var client = try? ControlClient(run),
-            (try? client.send(JSONObject([("command", .string("status"))]))) != nil
-        else { return nil }
-        return (try? client.receive()).flatMap { $0 }
-    }
-
-    private static func pids(_ status: JSONObject, role: String) -> [pid_t] {
-        (status["processes"]?.arrayValue ?? []).filter { $0["role"]?.stringValue == role }
-            .compactMap { $0["pid"]?.numberValue?.intValue.flatMap { pid_t(exactly: $0) } }
+    /// Nil as long as it cannot be asked.
+    private static func status(of pid: pid_t) -> ServiceStatus? {
+        (try? ControlClient.find(port: nil, pid: pid)).flatMap { try? ServiceStatus($0) }
     }
 
     private static func tail(_ path: String) -> String {
         (ProcessInfo.readFile(path) ?? "").split(separator: "\n").suffix(12).map { "  \($0)" }.joined(separator: "\n")
+    }
+
+    var contestant: Contestant {
+        Contestant(
+            name: specification.name, target: target, frontendPids: frontendPids, enginePids: enginePids,
+            stamps: stamps,
+            checkAlive: checkAlive)
     }
 
     /// The service's end is a failure of the run.
@@ -116,6 +121,8 @@ final class Arm {
             throw SupervisionError(.failure, "\(specification.name) ended during the run: \(process.exitDescription)")
         }
     }
+
+    func stop() { Self.stop([process]) }
 
     /// Stops services in parallel, first kindly; nothing is left afterwards.
     static func stop(_ processes: [SubprocessWrapper]) {

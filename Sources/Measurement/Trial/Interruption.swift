@@ -30,18 +30,32 @@ final class Interruption {
         if signal != 0 { throw Interrupted(signal: signal) }
     }
 
+    /// Offers load until its last answer, which nothing else waits for.
+    /// - Parameter tick: is told how far it is.
+    func result(
+        of plan: LoadPlan, for target: LoadTarget, from generator: LoadGenerator, tick: ((Double) -> Void)? = nil
+    ) throws -> LoadResult {
+        try result(of: wait(for: generator.prepare(plan, for: target)), tick: tick)
+    }
+
+    func result(of prepared: LoadGenerator.Prepared, tick: ((Double) -> Void)? = nil) throws -> LoadResult {
+        prepared.start()
+        return try wait(for: prepared.result) { tick?(prepared.meter.fraction) }
+    }
+
     func sleep(_ duration: Duration) throws {
         let deadline = ContinuousClock.now + duration
         repeat { try wait(until: deadline, and: -1) } while ContinuousClock.now < deadline
     }
 
-    func wait<Value: Sendable>(for future: EventLoopFuture<Value>) throws -> Value {
+    /// - Parameter tick: called a few times a second meanwhile.
+    func wait<Value: Sendable>(for future: EventLoopFuture<Value>, tick: (() -> Void)? = nil) throws -> Value {
         let end = wake.write.rawValue
         future.whenComplete { _ in
             var byte: UInt8 = 1
             _ = write(end, &byte, 1)
         }
-        while try !wait(until: nil, and: wake.read.rawValue) {}
+        while try !wait(until: tick.map { _ in .now + .milliseconds(200) }, and: wake.read.rawValue) { tick?() }
         var byte: UInt8 = 0
         _ = read(wake.read.rawValue, &byte, 1)
         return try future.wait()

@@ -34,6 +34,8 @@ struct Contestant {
     var frontendPids: [pid_t] = []
     var enginePids: [pid_t] = []
     var stamps: StampReader?
+    /// Supervisor of a service that is no child of ours.
+    var servicePid: pid_t?
     var checkAlive: () throws -> Void = {}
 }
 
@@ -45,11 +47,13 @@ final class Trial {
     private let generator: LoadGenerator
     private let interruption: Interruption
     private let progress: Progress
+    private let featureAnswers: [[RequestRecord]]
     private(set) var run: MeasurementRun
 
+    /// - Parameter featureAnswers: by contestant, to the requests that `description` names; compared with the others.
     init(
         plan: TrialPlan, contestants: [Contestant], description: RunDescription, generator: LoadGenerator,
-        interruption: Interruption, progress: Progress
+        interruption: Interruption, progress: Progress, featureAnswers: [[RequestRecord]]? = nil
     ) throws {
         self.plan = plan
         self.contestants = contestants
@@ -57,6 +61,7 @@ final class Trial {
         self.generator = generator
         self.interruption = interruption
         self.progress = progress
+        self.featureAnswers = featureAnswers ?? contestants.map { _ in [] }
         run = MeasurementRun(description: description)
     }
 
@@ -64,33 +69,54 @@ final class Trial {
     func perform() throws {
         let blocks = plan.loads.count * (plan.noiseFloorRounds * 2 + plan.rounds * contestants.count)
         progress.begin(steps: blocks + 2 * contestants.count)
+        defer { progress.finish() }
         let answers = try contestants.indices.map { try equivalence(arm: $0) }
         // Answers that nobody asked for are not equal answers.
-        if contestants.count > 1, plan.equivalence > 0 { run.equivalence = answers }
+        if contestants.count > 1, plan.equivalence > 0 {
+            run.equivalence = zip(answers, featureAnswers).map { $0 + $1 }
+        }
         for arm in contestants.indices { try warmUp(arm: arm) }
         for load in plan.loads.indices {
-            for round in 0..<plan.noiseFloorRounds {
-                let seed = seed(load: load, round: 1000 + round)
-                for (position, column) in BlockOrder.columns(round: round / contestants.count, count: 2).enumerated() {
-                    try block(
-                        BlockRecord(
-                            purpose: .noiseFloor, round: round, position: position, column: column,
-                            arm: round % contestants.count, load: load, seed: seed, start: 0, end: 0))
+            try rounds(plan.noiseFloorRounds) { round, kept in
+                let arm = kept % contestants.count
+                return BlockOrder.columns(round: kept / contestants.count, count: 2).enumerated().map {
+                    BlockRecord(
+                        purpose: .noiseFloor, round: round, position: $0, column: $1, arm: arm, load: load,
+                        seed: seed(load: load, round: 1_000_000 + round), start: 0, end: 0)
                 }
             }
-            for round in 0..<plan.rounds {
-                let seed = seed(load: load, round: round)
-                let order = BlockOrder.columns(round: round, count: contestants.count)
-                for (position, column) in order.enumerated() {
-                    try block(
-                        BlockRecord(
-                            purpose: .comparison, round: round, position: position, column: column, arm: column,
-                            load: load, seed: seed, start: 0, end: 0))
+            try rounds(plan.rounds) { round, kept in
+                BlockOrder.columns(round: kept, count: contestants.count).enumerated().map {
+                    BlockRecord(
+                        purpose: .comparison, round: round, position: $0, column: $1, arm: $1, load: load,
+                        seed: seed(load: load, round: round), start: 0, end: 0)
                 }
             }
         }
-        progress.finish()
         run.voidReasons = voidReasons
+    }
+
+    /// Runs rounds until `count` of them are complete. One with a dropped block ends there and is run again, but no more rounds
+    /// than were asked for are given up: a machine that stays busy is not waited for.
+    /// - Parameter blocks: of a round, by its number and that of the complete ones before it, which decides the order: so
+    ///   the order stays balanced.
+    private func rounds(_ count: Int, _ blocks: (_ round: Int, _ kept: Int) -> [BlockRecord]) throws {
+        var round = 0
+        var kept = 0
+        while kept < count, round - kept < count {
+            let planned = blocks(round, kept)
+            round += 1
+            var done = 0
+            for blank in planned {
+                done += 1
+                if try block(blank).dropped != nil { break }
+            }
+            if run.blocks.last?.dropped == nil {
+                kept += 1
+            } else {
+                progress.add(steps: round - kept < count ? done : done - planned.count * (count - kept))
+            }
+        }
     }
 
     /// Both columns of a round get the same requests at the same times.
@@ -101,13 +127,21 @@ final class Trial {
 
     private var voidReasons: [String] {
         var reasons: [String] = []
-        let limit = plan.rules.latenessLimit
         for load in plan.loads.indices where plan.loads[load].isOpenLoop {
-            let late = run.blocks.filter { $0.load == load && $0.dropped == nil && $0.lateness.p99 > limit }
-            guard let worst = late.map(\.lateness.p99).max() else { continue }
-            reasons.append(
-                "the client was late: p99 \(milliseconds(worst)) ms in \(late.count) of "
-                    + "\(run.blocks.filter { $0.load == load }.count) blocks, the limit is \(milliseconds(limit)) ms")
+            for arm in contestants.indices {
+                let blocks = run.blocks.filter {
+                    $0.purpose == .comparison && $0.load == load && $0.arm == arm && $0.dropped == nil
+                }
+                let sends = blocks.reduce(0) { $0 + ($1.lateness.samples ?? 0) }
+                let late = blocks.reduce(0) { $0 + ($1.lateness.late ?? 0) }
+                // More than one in a hundred above the limit: so is the 99th percentile of them all.
+                guard late * 100 > sends else { continue }
+                let limit = milliseconds(plan.rules.latenessLimit)
+                let place = plan.loads.count > 1 ? " at \(plan.loads[load].title)" : ""
+                reasons.append(
+                    "the client was late: \(late) of its \(sends) sends to \(contestants[arm].name)\(place) by more than "
+                        + "\(limit) ms, which may be 1 % (see --lateness-limit-ms)")
+            }
         }
         return reasons
     }
@@ -120,10 +154,9 @@ final class Trial {
     // MARK: - Before the blocks
 
     private func equivalence(arm: Int) throws -> [RequestRecord] {
-        guard contestants.count > 1, plan.equivalence > 0 else {
-            progress.step("compare answers")
-            return []
-        }
+        defer { progress.step() }
+        guard contestants.count > 1, plan.equivalence > 0 else { return [] }
+        progress.work(on: "\(contestants[arm].name): answers to compare")
         let count = min(plan.equivalence, plan.workload.items.count)
         // Not shuffled: the n-th answer of each arm is that to the n-th prompt.
         let requests = (0..<count).map {
@@ -134,20 +167,20 @@ final class Trial {
         let load = LoadPlan(
             templates: templates[arm], requests: requests, offsets: nil, concurrency: 4, silenceLimit: plan.silenceLimit
         )
-        let answers = try perform(load, arm: arm, block: 0, keepsText: true).requests
-        progress.step("\(contestants[arm].name): answers to compare")
-        return answers
+        return try perform(load, arm: arm).requests
     }
 
     /// The same requests for every arm.
     private func warmUp(arm: Int) throws {
+        progress.work(on: "\(contestants[arm].name): warm-up")
+        defer { progress.step() }
         if plan.warmup > 0 {
             let requests = plan.workload.requests(count: plan.warmup, seed: plan.seed ^ 0x77A2)
             let concurrency = plan.loads.compactMap(\.concurrency).max() ?? 8
             let load = LoadPlan(
                 templates: templates[arm], requests: requests, offsets: nil, concurrency: min(concurrency, plan.warmup),
                 silenceLimit: plan.silenceLimit)
-            let answers = try perform(load, arm: arm, block: 0, keepsText: false).requests
+            let answers = try perform(load, arm: arm).requests
             if let failed = answers.first(where: { !$0.succeeded }), !answers.contains(where: \.succeeded) {
                 throw SupervisionError(
                     .failure,
@@ -156,21 +189,24 @@ final class Trial {
                         + (failed.errorDetail ?? failed.error?.rawValue ?? ""))
             }
         }
-        progress.step("\(contestants[arm].name): warm-up")
     }
 
-    private func perform(_ load: LoadPlan, arm: Int, block: Int, keepsText: Bool) throws -> BlockOfAnswers {
-        let prepared = try interruption.wait(for: generator.prepare(load, for: contestants[arm].target))
-        prepared.start()
-        let result = try interruption.wait(for: prepared.result)
-        return BlockOfAnswers(result, arm: arm, block: block, keepsText: keepsText)
+    /// Load that belongs to no block.
+    private func perform(_ load: LoadPlan, arm: Int) throws -> BlockOfAnswers {
+        let result = try interruption.result(
+            of: load, for: contestants[arm].target, from: generator, tick: progress.advance(to:))
+        return BlockOfAnswers(result, arm: arm, block: 0, keepsText: true)
     }
 
     // MARK: - A block
 
-    private func block(_ blank: BlockRecord) throws {
+    @discardableResult
+    private func block(_ blank: BlockRecord) throws -> BlockRecord {
         var record = blank
         let contestant = contestants[record.arm]
+        let place = plan.loads.count > 1 ? "\(plan.loads[record.load].title), " : ""
+        progress.work(
+            on: "\(place)\(record.purpose == .noiseFloor ? "A/A " : "")round \(record.round + 1): \(contestant.name)")
         try contestant.checkAlive()
         try interruption.sleep(plan.idleGap)
         let point = plan.loads[record.load]
@@ -186,11 +222,12 @@ final class Trial {
         before.frontend.resetPeaks()
         before.engine.resetPeaks()
 
-        prepared.start()
-        let result = try interruption.wait(for: prepared.result)
+        let result = try interruption.result(of: prepared, tick: progress.advance(to:))
 
         let after = Accounts(contestant, all: contestants)
-        let answers = BlockOfAnswers(result, arm: record.arm, block: run.blocks.count, keepsText: plan.keepsText)
+        let answers = BlockOfAnswers(
+            result, arm: record.arm, block: run.blocks.count, keepsText: plan.keepsText,
+            latenessLimit: plan.rules.latenessLimit)
         record.start = answers.start
         record.end = answers.end
         record.lateness = answers.lateness
@@ -202,7 +239,8 @@ final class Trial {
         record.dropped = dropReason(record)
         run.blocks.append(record)
         run.requests += try withStamps(answers.requests, contestant)
-        progress.step("\(contestant.name): \(record.purpose == .noiseFloor ? "A/A" : "round \(record.round + 1)")")
+        progress.step()
+        return record
     }
 
     private func offsets(_ point: LoadPoint, _ requests: [PlannedRequest], seed: UInt64) -> [Nanoseconds]? {
@@ -249,7 +287,7 @@ private struct Accounts {
         frontend = ProcessTree(of: contestant.frontendPids)
         engine = ProcessTree(of: contestant.enginePids)
         client = ProcessTree(of: [getpid()], includesDescendants: false)
-        everything = ProcessTree(of: [getpid()]).cpu
+        everything = ProcessTree(of: [getpid()] + Set(all.compactMap(\.servicePid))).cpu
     }
 }
 

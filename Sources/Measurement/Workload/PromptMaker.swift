@@ -2,7 +2,7 @@ import Tokenization
 
 /// Prompts of a wanted length, from a tokenizer's own words. Depends on the seed alone.
 package struct PromptMaker: Sendable {
-    private let tokenizer: Tokenizer
+    let tokenizer: Tokenizer
     /// Without their leading space.
     private let words: [String]
     /// Ids of plain tokens, for prompts of token ids.

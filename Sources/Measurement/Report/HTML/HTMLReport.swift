@@ -206,13 +206,27 @@ package struct HTMLReport: Sendable {
                 caption: "\(escaped(names.0)) and \(escaped(names.1)), the same greedy prompts",
                 header: ["equal", "answers", "compared"],
                 rows: result.counts.map { [escaped($0.aspect.title), String($0.equal), String($0.compared)] })
-            guard !result.examples.isEmpty else { return counts.html }
+            let features =
+                result.features.isEmpty
+                ? ""
+                : HTMLTable(
+                    caption: "Other features of the API, on scripted tokens", header: ["feature", "answers"],
+                    rows: result.features.map {
+                        [
+                            escaped($0.name),
+                            $0.refusedBy.map { "refused by \(escaped(report.run.arms[$0].name))" }
+                                ?? ($0.unequal.isEmpty
+                                    ? "equal" : "different: " + $0.unequal.map(\.title).joined(separator: ", ")),
+                        ]
+                    }, textColumns: [0, 1]
+                ).html
+            guard !result.examples.isEmpty else { return counts.html + features }
             let examples = HTMLTable(
-                caption: "First differences", header: ["prompt", "in", escaped(names.0), escaped(names.1)],
+                caption: "First differences", header: ["where", "in", escaped(names.0), escaped(names.1)],
                 rows: result.examples.map {
-                    [String($0.item), escaped($0.aspect.title), escaped($0.candidate), escaped($0.baseline)]
-                }, textColumns: [1, 2, 3])
-            return counts.html + examples.html
+                    [escaped($0.place), escaped($0.aspect.title), escaped($0.candidate), escaped($0.baseline)]
+                }, textColumns: [0, 1, 2, 3])
+            return counts.html + features + examples.html
         }
         return "<section><h2>Same answers?</h2>\n<div class=\"panelbox\">\n\(parts.joined())</div></section>\n"
     }

@@ -20,20 +20,9 @@ enum SweepFigures {
     }
 
     static func tail(_ report: Report) -> Figure? {
-        let added = report.loads.contains { $0.row("p99_ttft_added") != nil }
-        let family: SampleFamily = added ? .ttftAdded : .ttft
-        let metric =
-            report.loads.contains { $0.row("p99_\(family.rawValue)") != nil } ? "p99_\(family.rawValue)" : "p99_e2el"
-        let series = points(report, metric: metric) { $0.offeredRate }
-        var knees: [Int: Double] = [:]
-        for (arm, points) in series.enumerated() {
-            let steps = points.map {
-                SaturationKnee.Step(
-                    offered: $0.x, achieved: $0.x * $0.load.arms[arm].carriedShare, tail: $0.value)
-            }
-            if let knee = SaturationKnee.find(steps) { knees[arm] = knee.offered }
-        }
-        let title = Metric.named(metric)?.title ?? metric
+        let sweep = RateSweep(report)
+        let title = sweep.title
+        let series = points(report, metric: sweep.metric) { $0.offeredRate }
         return figure(
             report, series, name: "tail", title: "Tail latency against offered rate",
             xTitle: "requests per second offered",
@@ -42,7 +31,7 @@ enum SweepFigures {
                 "Knee: the last rate of which at least 95% is completed and whose \(title) is at most twice that of the "
                 + "lowest rate; none is marked when every rate holds or there are fewer than three. A closed loop counts "
                 + "with the rate it reached.",
-            knees: knees)
+            knees: sweep.knees)
     }
 
     private static func points(_ report: Report, metric: String, x: (ArmReport) -> Double) -> [[Point]] {
