@@ -120,6 +120,9 @@ def test_ab_compares_a_frontend_with_itself(comparison):
     [answers] = document["equivalence"]
     assert answers["answers_equal"] and (answers["unequal_answers"], answers["unanswered"]) == (0, 0)
     assert all(count["compared"] == count["equal"] == 4 for aspect, count in answers["counts"].items() if aspect != "chunkings")
+    # Tool calls, several choices and the like, which the workload has not, and which nobody refuses.
+    assert answers["unequal_features"] == 0 and len(answers["features"]) > 30
+    assert {feature["refused_by"] for feature in answers["features"]} == {None}
 
 
 def test_ab_writes_a_page_and_records(comparison):
