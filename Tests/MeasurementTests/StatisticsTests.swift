@@ -126,7 +126,8 @@ import Testing
         #expect(Verdict.of(faster, sense: .cost, noiseFloor: nil) == .cheaper)
         #expect(Verdict.of(faster, sense: .rate, noiseFloor: nil) == .slower)
         // The same frontend twice differed by as much.
-        #expect(Verdict.of(faster, sense: .latency, noiseFloor: 0.24) == .noDifferenceShown)
+        #expect(Verdict.of(faster, sense: .latency, noiseFloor: 0.26) == .tooNoisy)
+        #expect(Verdict.of(faster, sense: .latency, noiseFloor: 0.24) == .faster)
         let slower = try difference(base.map { $0 * 1.3 }, against: base)
         #expect(Verdict.of(slower, sense: .latency, noiseFloor: 0.02) == .slower)
         #expect(Verdict.of(slower, sense: .cost, noiseFloor: 0.02) == .dearer)

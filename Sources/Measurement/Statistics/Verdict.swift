@@ -21,12 +21,13 @@ package enum Verdict: String, Sendable, Equatable, CaseIterable {
     ///   - noiseFloor: the largest difference that the same frontend against itself is compatible with, of the same kind;
     ///     nil without an A/A run.
     ///   - usefulDifference: when even a relative difference of this size could have been missed, the run says nothing.
-    /// - Note: a difference is shown when its interval excludes 0 and its size exceeds the noise floor.
+    /// - Note: a difference is shown when its interval excludes 0 and its size exceeds the noise floor, a relative one as a
+    ///   ratio: -50 % is as far from equal as +100 %, and no noise is too large for a frontend that takes next to no time.
     package static func of(
         _ difference: PairedDifference, sense: MetricSense, noiseFloor: Double?, usefulDifference: Double = 0.25
     ) -> Verdict {
         let excludesZero = difference.low > 0 || difference.high < 0
-        if excludesZero, abs(difference.difference) > noiseFloor ?? 0 {
+        if excludesZero, difference.exceeds(noiseFloor ?? 0) {
             let smaller = difference.difference < 0
             switch sense {
             case .latency: return smaller ? .faster : .slower
@@ -40,6 +41,11 @@ package enum Verdict: String, Sendable, Equatable, CaseIterable {
 }
 
 extension PairedDifference {
+    fileprivate func exceeds(_ floor: Double) -> Bool {
+        guard kind == .relative, difference < 0 else { return abs(difference) > floor }
+        return difference <= -1 || 1 / (1 + difference) > 1 + floor
+    }
+
     /// Read as an A/A result: the difference that the same frontend against itself shows, or may show in a comparison of
     /// `rounds` pairs of blocks, whichever is larger.
     package func noiseFloor(rounds: Int) -> Double {
