@@ -101,7 +101,16 @@ void EngineCore::handle(AbortMessage& message) {
         if (auto request = scheduler_.remove(id)) {
             log(LogLevel::debug, "request %s aborted after %d tokens", id.c_str(), request->num_output_tokens());
             final_stats_due_ = config_.log_stats && scheduler_.empty();
+            // There is no output for it, but vLLM's frontends with a coordinator count their requests down by this.
+            if (output_.has_coordinator()) {
+                finished_by_client_[static_cast<size_t>(request->client_index)].push_back(id);
+            }
         }
+    }
+    for (size_t client = 0; client < finished_by_client_.size(); ++client) {
+        if (finished_by_client_[client].empty()) continue;
+        send_outputs({}, finished_by_client_[client], static_cast<int>(client), nullptr);
+        finished_by_client_[client].clear();
     }
 }
 

@@ -40,6 +40,14 @@ TEST(DataParallel, WaitsForTheCoordinator) {
     do outputs = frontend.next();
     while (outputs.envelope.size() < 6);
     EXPECT_EQ(outputs.envelope[5], "[\"r\"]");
+    // So are aborted ones, though nothing else is said of them.
+    frontend.add("aborted", 4000);
+    frontend.next();
+    frontend.abort({"aborted", "nobody"});
+    do outputs = frontend.next();
+    while (outputs.envelope.size() < 6);
+    EXPECT_EQ(outputs.envelope[1], "[]");
+    EXPECT_EQ(outputs.envelope[5], "[\"aborted\"]");
     // Waves are for engines in lockstep; this one goes on.
     frontend.coordinator_input().send(std::vector<Bytes>{{2}, {0x92, 0x01, 0xc0}});
     frontend.add("s", 3);
