@@ -198,7 +198,8 @@ void UtilityCalls::pause_generation(Arguments& arguments) {
     std::string mode = arguments.string("abort");
     bool clear_cache = arguments.boolean(true);
     pause(mode, clear_cache, false);
-    core_.reject_while_paused_ = mode != "keep";
+    // A refusal needs a text; frontends that are told none would answer with HTTP 500. Their requests wait.
+    core_.reject_while_paused_ = mode != "keep" && core_.config_.layout.request_error;
 }
 
 void UtilityCalls::resume_scheduler(Arguments&) {

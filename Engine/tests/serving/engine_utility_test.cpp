@@ -131,6 +131,20 @@ TEST(EngineUtility, PauseModes) {
     EXPECT_EQ(finish, "1");
 }
 
+TEST(EngineUtility, PauseWithoutAWayToSayWhyKeepsNewRequests) {
+    ScriptedFrontend frontend;
+    EngineProcess engine(frontend.arguments({}));  // the frontend's release is not known
+    frontend.accept_engine();
+    EXPECT_EQ(frontend.call("pause_generation", pack_array({pack_string("abort"), pack_bool(false)}))[1], "nil");
+    frontend.add("patient", 3);
+    EXPECT_EQ(frontend.call("is_scheduler_paused")[2], "[nil,true]");
+    EXPECT_TRUE(frontend.quiet());
+    EXPECT_EQ(frontend.call("resume_scheduler")[1], "nil");
+    std::string finish;
+    frontend.collect("patient", &finish);
+    EXPECT_EQ(finish, "1");
+}
+
 TEST(EngineUtility, SleepKeepsRequestsForLater) {
     ScriptedFrontend frontend;
     EngineProcess engine(frontend.arguments({"--mock-itl-ms", "2"}));
