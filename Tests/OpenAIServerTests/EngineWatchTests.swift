@@ -106,12 +106,24 @@ private final class Box: Sendable {
         #expect(bench.watch.problem == nil, "a long prefill computes")
         bench.pass(seconds: 60) { bench.engine.sendMessage() }
         #expect(bench.watch.problem == nil, "outputs come")
+        bench.engine.stop()
         bench.pass(seconds: 12)
         #expect(bench.watch.problem?.contains("does not compute") == true)
         bench.engine.sendMessage()
         bench.pass(seconds: 1)
         #expect(bench.watch.problem == nil)
-        #expect(bench.engine.calls.isEmpty)
+    }
+
+    @Test func aPausedEngineWithoutHeartbeatIsNoAlarm() {
+        let bench = Bench(heartbeat: false)
+        bench.engine.answer("is_scheduler_paused", [0xc3])
+        bench.engine.setInFlight(1)
+        bench.pass(seconds: 120)
+        #expect(bench.watch.problem == nil)
+        #expect(bench.engine.calls.count > 10, "it is asked again and again")
+        bench.engine.stop()
+        bench.pass(seconds: 17)
+        #expect(bench.watch.problem?.contains("does not compute") == true)
     }
 
     @Test func theWatchForgivesWhatItSleptThrough() {

@@ -77,7 +77,7 @@ final class ScriptedEngine: EngineConnection {
         }
         let waits = script.withLock { script in
             let isSilent = rank.map { script.silentRanks.contains($0) } ?? !script.silentRanks.isEmpty
-            if isSilent { script.unanswered.append { completion(result) } }
+            if isSilent { script.unanswered.append { completion(result) } } else { script.messages += 1 }
             return isSilent
         }
         if !waits { completion(result) }

@@ -11,7 +11,8 @@ import Synchronization
 ///
 /// Our engine answers a heartbeat from its I/O thread, also while a step takes a minute: silence means that the whole
 /// process stands still. A busy loop that stays at one turn without using the processor stands still, too. Engines
-/// without a heartbeat are judged together, by what they send and by the CPU time of the processes beside this one.
+/// without a heartbeat are judged together: by what they send, and when they are silent by whether they answer a question
+/// (paused ones do) and by the CPU time of the processes beside this one.
 ///
 /// New requests go to the engines that do not hang, and are refused when all do. Those that wait for a hung engine go on
 /// waiting, because it may go on, unless the operator has set a deadline.
@@ -34,6 +35,7 @@ package final class EngineWatch: Sendable {
         var engines: [Engine] = []
         /// For engines without a heartbeat.
         var messages: UInt64 = 0
+        var isAsked = false
         var cpu: Double?
         var progressAt: Double
         var lastTick: Double
@@ -198,6 +200,7 @@ package final class EngineWatch: Sendable {
             return (state.progressAt, state.engines.map(\.rank))
         }
         guard now - silentSince > timeout / 2 else { return note(nil, ranks) }
+        ask()
         guard let cpu = engineCPU() else { return note(nil, ranks) }
         let computed = state.withLock { state -> Double? in
             guard let before = state.cpu else {
@@ -215,6 +218,19 @@ package final class EngineWatch: Sendable {
             note(nil, ranks)
         } else if now - silentSince > timeout {
             note("sends nothing and does not compute for \(Self.rounded(now - silentSince)) s", ranks)
+        }
+    }
+
+    /// Between two steps an engine answers calls, also while it is paused or asleep with requests waiting. The answer, even
+    /// that it does not know the call, counts as a message.
+    private func ask() {
+        let isFree = state.withLock { state in
+            defer { state.isAsked = true }
+            return !state.isAsked
+        }
+        guard isFree else { return }
+        connection.callUtility("is_scheduler_paused", arguments: [0x90]) { [weak self] _ in
+            self?.state.withLock { $0.isAsked = false }
         }
     }
 
