@@ -1,6 +1,8 @@
 """One cell of the matrix: starts the processes, makes every check, ends them, and says what was found."""
 
 import concurrent.futures
+import http.client
+import json
 import os
 import pathlib
 import shutil
@@ -14,7 +16,7 @@ import http_client
 import matrix
 import processes
 
-CHECKS = ["start", "chat", "completions", "logprobs", "stop", "structured", "abort", "utility", "SIGTERM"]
+CHECKS = ["start", "chat", "completions", "logprobs", "stop", "structured", "abort", "reset", "pause", "sleep", "SIGTERM"]
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 16, "temperature": 0}
 # Shorter than a cache block, so that a later request computes exactly what the first one did.
 COMPLETION = {"prompt": "def add(", "max_tokens": 16, "temperature": 0}
@@ -111,11 +113,21 @@ class Cell:
         # Greedy: the sampled token is the likeliest one.
         for value, top in zip(logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True):
             assert len(top) >= 2 and value == max(top.values()), (value, top)
-        body = self.post("/v1/chat/completions", CHAT | {"logprobs": True, "top_logprobs": 2})
+        chunks = self.stream("/v1/completions", COMPLETION | {"logprobs": 2}).chunks()
+        streamed = [choice["logprobs"] for chunk in chunks for choice in chunk["choices"] if choice.get("logprobs")]
+        for key in ("tokens", "token_logprobs"):
+            joined = [value for part in streamed for value in part[key]]
+            assert joined == logprobs[key], f"streamed {key} {joined}, plain {logprobs[key]}"
+        chat = CHAT | {"logprobs": True, "top_logprobs": 2}
+        body = self.post("/v1/chat/completions", chat)
         content = body["choices"][0]["logprobs"]["content"]
         plain, finish = http_client.plain_chat(body)
         self.check_tokens([item["token"] for item in content], plain["content"], finish)
         assert all(len(item["top_logprobs"]) == 2 for item in content), content
+        chunks = self.stream("/v1/chat/completions", chat).chunks()
+        streamed = [item for chunk in chunks for choice in chunk["choices"]
+                    for item in (choice.get("logprobs") or {}).get("content") or []]
+        assert streamed == content, f"streamed {streamed}, plain {content}"
         self.greedy["logprobs"] = [round(value, 3) for value in logprobs["token_logprobs"]]
 
     def check_tokens(self, tokens, text, finish):
@@ -131,10 +143,15 @@ class Cell:
         chunks = self.stream("/v1/completions", COMPLETION | {"stop": [word]}).chunks()
         streamed = "".join(choice["text"] for chunk in chunks for choice in chunk["choices"])
         assert streamed == wanted, f"streamed {streamed!r}, wanted {wanted!r}"
+        # A stop token is found by the engine: the second token of the answer, or an equal one before it.
+        ids = self.completion(return_token_ids=True)[0]["token_ids"]
+        choice, usage = self.completion(stop_token_ids=[ids[1]])
+        place = ids.index(ids[1])
+        assert (choice["finish_reason"], choice["stop_reason"], usage["completion_tokens"]) == ("stop", ids[1], place + 1), (choice, ids)
 
     def check_structured(self):
         if not self.row.real_engine:
-            raise Absent
+            return self.check_refusal("/v1/completions", COMPLETION | {"structured_outputs": {"regex": "[ab]{6}"}})
         schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}
         body = self.post("/v1/chat/completions", CHAT | {
             "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}})
@@ -167,7 +184,34 @@ class Cell:
         assert wait_until(lambda: self.metric(running) == 0, 5), f"{running} is {self.metric(running)} after the disconnect"
         # On a loaded machine the first streams may be through before the last one has begun.
         assert self.metric(ends, 'finished_reason="length"') < complete + STREAMS, "every request ran to its end without a client"
+        # A plain request has to be aborted as well. It may be through before it is seen running.
+        body = json.dumps(COMPLETION | {"model": matrix.MODEL_NAME, "max_tokens": self.context - 64, "ignore_eos": True})
+        for _ in range(5):
+            complete = self.metric(ends, 'finished_reason="length"')
+            connection = http.client.HTTPConnection("127.0.0.1", self.port)
+            connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+            wait_until(lambda: self.metric(running) or self.metric(ends, 'finished_reason="length"') > complete, 5)
+            connection.close()
+            assert wait_until(lambda: self.metric(running) == 0, 5), f"{running} is {self.metric(running)} without a client"
+            if self.metric(ends, 'finished_reason="length"') == complete:
+                break
+        else:
+            raise AssertionError("five plain requests ran to their ends without a client")
         self.completion()
+
+    def check_refusal(self, path, body=None):
+        """What the engine cannot do is refused, by a frontend of ours with a client's status, and nothing else happens."""
+        answer = http_client.request(self.port, "POST", path, b"" if body is None else {"model": matrix.MODEL_NAME} | body)
+        # Other frontends are told the reason from 0.33 on.
+        informed = "vllm-swift" in self.row.title or "0.33, descriptors" in self.row.title
+        wanted = (400,) if informed else (400, 500)
+        assert answer.status in wanted, f"{path}: HTTP {answer.status} {answer.body[:300]}"
+        self.check_same_answer(f"the refused {path}")
+        return "refused"
+
+    def check_same_answer(self, after):
+        choice, _ = self.completion()
+        assert choice["text"] == self.greedy["completion"][0], f"another answer after {after}: {choice['text']!r}"
 
     def call(self, path):
         """A control route; Absent if the frontend does not have it."""
@@ -175,22 +219,72 @@ class Cell:
         if answer.status == 404:
             raise Absent
         assert answer.status == 200, f"{path}: HTTP {answer.status} {answer.body[:300]}"
+        return answer.body
 
-    def check_utility(self):
-        self.call("/reset_prefix_cache")
-        pairs = [("/pause", "/resume", "/is_paused", "is_paused"), ("/sleep?level=1", "/wake_up", "/is_sleeping", "is_sleeping")]
-        for begin, end, question, key in pairs:
-            if self.row.real_engine and key == "is_sleeping":
-                continue  # vLLM's CPU worker cannot sleep
-            try:
-                self.call(begin)
-            except Absent:
-                continue
-            assert self.get(question).json()[key] is True, f"{question} after {begin}"
-            self.call(end)
-            assert self.get(question).json()[key] is False, f"{question} after {end}"
-            choice, _ = self.completion()
-            assert choice["text"] == self.greedy["completion"][0], f"another answer after {begin} and {end}: {choice['text']!r}"
+    def is_true(self, question, key):
+        return self.get(question).json()[key]
+
+    def check_reset(self):
+        hits = "vllm:prefix_cache_hits_total"
+        body = {"model": matrix.MODEL_NAME, "prompt": "def add(a, b):\n" * 60, "max_tokens": 1, "temperature": 0}
+
+        def found():
+            """Tokens that one more such prompt finds in the cache, on one engine."""
+            before = self.metric(hits)
+            answer = http_client.request(self.port, "POST", "/v1/completions", body, {"X-data-parallel-rank": "0"})
+            assert answer.status == 200, f"HTTP {answer.status} {answer.body[:300]}"
+            return self.metric(hits) - before
+        found()
+        # The counters come with the messages of steps, of which the last may follow the answer.
+        assert wait_until(found, 5), "a repeated prompt is not found in the prefix cache"
+        answer = self.call("/reset_prefix_cache")
+        assert not answer or json.loads(answer).get("success", True) is True, answer
+        settled = self.settled(hits)
+        found()
+        assert self.settled(hits) == settled, "the prompt is in the prefix cache after a reset"
+        self.check_same_answer("reset_prefix_cache")
+
+    def settled(self, name):
+        """A counter after a request with nothing to count in it has passed through the same engines."""
+        http_client.request(self.port, "POST", "/v1/completions", COMPLETION | {"model": matrix.MODEL_NAME},
+                            {"X-data-parallel-rank": "0"})
+        return self.metric(name)
+
+    def check_pause(self):
+        for mode in ("keep", "wait", "abort"):
+            long = self.stream("/v1/completions", COMPLETION | {"max_tokens": 256, "ignore_eos": True})
+            next(iter(long))
+            self.call(f"/pause?mode={mode}")
+            assert self.is_true("/is_paused", "is_paused") is True, f"/is_paused after /pause?mode={mode}"
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                # It waits for the engine, or is told to come back (vLLM 0.33).
+                late = pool.submit(http_client.request, self.port, "POST", "/v1/completions",
+                                   COMPLETION | {"model": matrix.MODEL_NAME})
+                self.call("/resume")
+                assert self.is_true("/is_paused", "is_paused") is False, "/is_paused after /resume"
+                answer = late.result()
+            assert answer.status in (200, 503), f"a request during a pause: HTTP {answer.status} {answer.body[:300]}"
+            finishes = [choice["finish_reason"] for chunk in long.chunks() for choice in chunk.get("choices", [])
+                        if choice.get("finish_reason")]
+            # The stream may have been through before the pause began.
+            assert finishes == ["length"] or (mode == "abort" and finishes == ["abort"]), f"mode {mode}: ended with {finishes}"
+            self.check_same_answer(f"a pause of mode {mode}")
+
+    def check_sleep(self):
+        for level in (1, 2):
+            self.call(f"/sleep?level={level}")
+            assert self.is_true("/is_sleeping", "is_sleeping") is True, f"/is_sleeping after /sleep?level={level}"
+            if http_client.request(self.port, "POST", "/wake_up?tags=weights", b"").status == 200:
+                assert self.is_true("/is_sleeping", "is_sleeping") is True, "awake without its KV cache"
+                self.call("/wake_up?tags=kv_cache")
+            else:  # the Rust frontends up to 0.30 read no tags
+                self.call("/wake_up")
+            assert self.is_true("/is_sleeping", "is_sleeping") is False, "/is_sleeping after both parts woke up"
+            self.check_same_answer(f"a sleep of level {level}")
+        self.call("/sleep?level=1")
+        self.call("/wake_up")
+        assert self.is_true("/is_sleeping", "is_sleeping") is False, "/is_sleeping after /wake_up"
+        self.check_same_answer("a whole sleep")
 
     def check_SIGTERM(self):
         known = processes.marked(self.marker)
@@ -230,15 +324,14 @@ class Cell:
 
 
 def run(row, model):
-    """({check: ok | failed | absent}, the greedy answers, or {} when the processes did not start)"""
+    """({check: ok | refused | failed | absent}, the greedy answers, or {} when the processes did not start)"""
     results = {}
     cell = Cell(row, model)
     started = time.monotonic()
     try:
         for name in CHECKS:
             try:
-                getattr(cell, f"check_{name}")()
-                results[name] = "ok"
+                results[name] = getattr(cell, f"check_{name}")() or "ok"
             except Absent:
                 results[name] = "absent"
             except Exception as error:  # whatever goes wrong, the other checks and rows are worth knowing

@@ -44,6 +44,11 @@ class Row:
         return [self.supervisor, self.frontend, self.engine]
 
     @property
+    def engine_kind(self):
+        """Engines of one kind give the same greedy answers."""
+        return "vLLM" if self.real_engine else "BLAS"
+
+    @property
     def title(self):
         return f"{self.supervisor} supervisor · {self.frontend} · {self.engine}"
 
@@ -81,6 +86,7 @@ def our_supervisor(own, peers):
     for count in (2, 4):
         engines = ["--data-parallel-size", count]
         yield row("vllm-swift, descriptors", [], *swift, *engines, engine=f"BLAS ×{count}")
+        yield row("vllm-swift, addresses", [], *swift, *engines, "--frontend-version", "0.30", engine=f"BLAS ×{count}")
         binary = peers.vllm_rs("0.33.0")
         yield row("vllm-rs 0.33, descriptors", [binary], "--frontend", "rust", "--frontend-binary", binary, *engines,
                   engine=f"BLAS ×{count}")
