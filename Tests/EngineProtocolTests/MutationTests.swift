@@ -1,4 +1,5 @@
 import EngineProtocol
+import Foundation
 import MessagePack
 import TestSupport
 import Testing
@@ -33,6 +34,8 @@ import Testing
                 _ = try? EngineCoreReadyResponse.decode(bytes, family: family)
                 _ = try? EngineHandshakeMessage(decoding: bytes)
                 _ = try? EngineInitMessage(decoding: bytes)
+                _ = try? EngineControlEvent(decoding: bytes)
+                _ = EngineDeathNotice(identity: bytes, instance: bytes)
                 _ = try? CoordinatorState(decoding: bytes)
                 _ = try? StartDataParallelWave(decoding: bytes)
                 _ = try? FrontendToCoordinatorMessage(decoding: bytes)
@@ -41,17 +44,37 @@ import Testing
         }
     }
 
+    private func strike(_ capture: Capture, times: Int, _ random: inout SeededGenerator) {
+        let frames = capture.bytes
+        for _ in 0..<times {
+            var damaged = frames
+            let index = Int.random(in: 0..<frames.count, using: &random)
+            damaged[index] = mutate(frames[index], &random)
+            decodeAll(damaged, family: ProtocolFamily.allCases.randomElement(using: &random)!)
+        }
+    }
+
     @Test func damagedCapturesNeverTrap() {
         var random = SeededGenerator(seed: 42)
-        for capture in Capture.all {
-            let frames = capture.bytes
-            for _ in 0..<40 {
-                var damaged = frames
-                let index = Int.random(in: 0..<frames.count, using: &random)
-                damaged[index] = mutate(frames[index], &random)
-                decodeAll(damaged, family: ProtocolFamily.allCases.randomElement(using: &random)!)
-            }
+        for capture in Capture.all { strike(capture, times: 40, &random) }
+    }
+
+    private static let environment = ProcessInfo.processInfo.environment
+
+    /// Minutes of other damage: `MUTATION_SECONDS=600 MUTATION_SEED=7 swift test --filter MutationTests`.
+    @Test(.enabled(if: environment["MUTATION_SECONDS"] != nil))
+    func damagedCapturesNeverTrapForAWhile() throws {
+        let seconds = try #require(Self.environment["MUTATION_SECONDS"].flatMap(Double.init))
+        let seed = Self.environment["MUTATION_SEED"].flatMap(UInt64.init) ?? 1
+        var random = SeededGenerator(seed: seed)
+        let captures = Capture.all
+        let end = ContinuousClock.now + .seconds(seconds)
+        var count = 0
+        while ContinuousClock.now < end {
+            strike(captures.randomElement(using: &random)!, times: 100, &random)
+            count += 100
         }
+        print("seed \(seed): \(count) damaged messages in \(seconds) s")
     }
 
     @Test func everyPrefixOfAMessageNeverTraps() {
