@@ -123,6 +123,7 @@ extension RequestRegistry {
     ) -> Int {
         var reader = view.outputs
         var tokens = 0
+        let weightEpoch = engines.weightEpoch(noting: view.weightVersion, rank: view.engineIndex)
         for _ in 0..<view.outputCount {
             let start = reader.offset
             do throws(MessagePackError) {
@@ -136,7 +137,9 @@ extension RequestRegistry {
                 let isLast = output.finishReason != nil
                 // Per token nobody asks, and another thread would have to count the string's references.
                 if isLast { output.requestID = wireID(of: slot) }
-                if isLast, let version = view.weightVersion { output.weightVersion = version }
+                if hasNewWeights(slot, epoch: weightEpoch) || isLast, let version = view.weightVersion {
+                    output.weightVersion = version
+                }
                 enqueue(.output(output, timestamp: view.timestamp), for: slot)
                 if isLast {
                     engines[engine(of: slot)].inFlight -= 1

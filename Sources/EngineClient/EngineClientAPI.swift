@@ -103,6 +103,8 @@ package struct EngineInformation: Sendable, Equatable {
     package var engineCount: Int
     /// All of them answer the utility call `heartbeat` at any time.
     package var answersHeartbeat = false
+    /// All of them can keep answers to a grammar.
+    package var supportsStructuredOutputs = true
     /// Seconds that the slowest engine took to load the model; nil if they do not say.
     package var loadSeconds: Double?
     /// The engines' ranks.

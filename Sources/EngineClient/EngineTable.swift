@@ -19,6 +19,10 @@ struct Engine {
     var admittedSinceStats = 0
     /// From the coordinator, plus what was sent since.
     var published = CoordinatorState.Load(waiting: 0, running: 0, kvCacheUsage: nil)
+    /// Of the last outputs (vLLM 0.32 and later).
+    var weightVersion: String?
+    /// Counts its changes.
+    var weightEpoch: UInt32 = 0
     /// Ids to abort with the next message.
     var aborts: [String] = []
 
@@ -86,6 +90,17 @@ struct EngineTable {
     subscript(index: Int) -> Engine {
         get { engines[index] }
         _modify { yield &engines[index] }
+    }
+
+    /// - Parameter version: of the weights that the outputs at hand come from, if the engine says so.
+    /// - Returns: a number that changes with the version; 0 = the engine does not say.
+    mutating func weightEpoch(noting version: String?, rank: Int) -> UInt32 {
+        guard let version, let index = index(ofRank: rank) else { return 0 }
+        if engines[index].weightVersion != version {
+            engines[index].weightVersion = version
+            engines[index].weightEpoch &+= 1
+        }
+        return engines[index].weightEpoch
     }
 
     func index(ofRank rank: Int) -> Int? { ranks.contains(rank) ? rank - ranks.lowerBound : nil }
@@ -156,6 +171,7 @@ struct EngineTable {
             supportsLoRA: first.supportsLoRA, engineCount: engines.count,
             ranks: engines[0].rank..<(engines[0].rank + engines.count))
         information.answersHeartbeat = responses.allSatisfy(\.answersHeartbeat)
+        information.supportsStructuredOutputs = responses.allSatisfy(\.supportsStructuredOutputs)
         information.loadSeconds = responses.compactMap(\.loadSeconds).max()
         return information
     }

@@ -12,6 +12,8 @@ struct RequestRegistry {
         var engine = 0
         var inbox = 0
         var wireID = ""
+        /// Of the weights that its last output came from; 0 = none yet.
+        var weightEpoch: UInt32 = 0
     }
 
     private struct Inbox {
@@ -98,6 +100,13 @@ struct RequestRegistry {
     }
     func engine(of slot: Int) -> Int { slots[slot].engine }
     func wireID(of slot: Int) -> String { slots[slot].wireID }
+
+    /// Whether the output at hand is the request's first one from these weights.
+    mutating func hasNewWeights(_ slot: Int, epoch: UInt32) -> Bool {
+        guard slots[slot].weightEpoch != epoch else { return false }
+        slots[slot].weightEpoch = epoch
+        return true
+    }
 
     /// The running requests, optionally of one engine only.
     func running(on engine: Int? = nil) -> [Int] {

@@ -57,7 +57,8 @@ package struct EngineCoreOutput: Sendable {
         get { rare?.error }
         set { if rare != nil || newValue != nil { ownRare().error = newValue } }
     }
-    /// Not on the wire here: the engine's weight version from the surrounding message, on last outputs only.
+    /// Not on the wire here: the engine's weight version from the surrounding message; on the first and last output of a
+    /// request and whenever it has changed.
     package var weightVersion: String? {
         get { rare?.weightVersion }
         set { if rare != nil || newValue != nil { ownRare().weightVersion = newValue } }
@@ -66,6 +67,11 @@ package struct EngineCoreOutput: Sendable {
     package var kvTransferParams: [UInt8]? {
         get { rare?.kvTransferParams }
         set { if rare != nil || newValue != nil { ownRare().kvTransferParams = newValue } }
+    }
+    /// Opaque `ec_transfer_params`, msgpack bytes; vLLM 0.28 and later.
+    package var ecTransferParams: [UInt8]? {
+        get { rare?.ecTransferParams }
+        set { if rare != nil || newValue != nil { ownRare().ecTransferParams = newValue } }
     }
 
     /// Whether the output carries tokens and a finish reason at most.
@@ -88,6 +94,7 @@ package struct EngineCoreOutput: Sendable {
         var error: EngineRequestError?
         var weightVersion: String?
         var kvTransferParams: [UInt8]?
+        var ecTransferParams: [UInt8]?
 
         init() {}
 
@@ -100,6 +107,7 @@ package struct EngineCoreOutput: Sendable {
             error = other.error
             weightVersion = other.weightVersion
             kvTransferParams = other.kvTransferParams
+            ecTransferParams = other.ecTransferParams
         }
     }
 }

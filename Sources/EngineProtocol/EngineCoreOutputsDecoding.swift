@@ -101,6 +101,7 @@ package struct EngineCoreOutputReader {
                 }
             case 7: output.events = try EngineCoreEvent.readList(&reader)
             case 8: output.kvTransferParams = [UInt8](try reader.readRaw())
+            case 9: output.ecTransferParams = [UInt8](try reader.readRaw())
             case 11: output.prefillStats = try PrefillStats(decoding: &reader)
             case 18: output.error = try EngineRequestError(decoding: &reader)
             default: try reader.skip()

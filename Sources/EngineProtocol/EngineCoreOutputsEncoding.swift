@@ -53,6 +53,7 @@ extension EngineCoreOutput {
                 }
             case 7: encodeEvents(into: &payload)
             case 8: if let kvTransferParams { payload.append(contentsOf: kvTransferParams) } else { payload.packNil() }
+            case 9: if let ecTransferParams { payload.append(contentsOf: ecTransferParams) } else { payload.packNil() }
             case 11: if let prefillStats { prefillStats.encode(into: &payload) } else { payload.packNil() }
             case 13: payload.pack(0)
             case 18: if let error { error.encode(into: &payload) } else { payload.packNil() }

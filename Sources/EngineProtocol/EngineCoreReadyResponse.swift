@@ -37,6 +37,8 @@ package struct EngineCoreReadyResponse: Sendable, Equatable {
 
     /// Answers the utility call `heartbeat` also during a long step. Our engine's own, not vLLM's.
     package var answersHeartbeat = false
+    /// Whether answers can be kept to a grammar. Said by our engine only; vLLM's always can.
+    package var supportsStructuredOutputs = true
     /// Seconds it took to load the model. Our engine's own.
     package var loadSeconds: Double?
 
@@ -126,6 +128,7 @@ package struct EngineCoreReadyResponse: Sendable, Equatable {
         case "coordinator_input_address": coordinatorInputAddress = try reader.readString()
         case "coordinator_output_address": coordinatorOutputAddress = try reader.readString()
         case "heartbeat": answersHeartbeat = try reader.readBool()
+        case "structured_outputs": supportsStructuredOutputs = try reader.readBool()
         case "load_seconds": loadSeconds = try reader.readDouble()
         default: try reader.skip()
         }

@@ -37,6 +37,31 @@ import ZeroMQ
         await engine.stop()
     }
 
+    /// Said on the first and last output, and where they change, also when a message of other things told it first.
+    @Test func exchangedWeightsAreTold() async throws {
+        let bench = try TestBench()
+        let engine = try bench.engine()
+        _ = try await bench.client.waitUntilReady()
+        let request = bench.add("a")
+        let id = try await engine.nextAdd().requestID
+        func send(_ tokens: [Int32], _ version: String, finish: FinishReason? = nil) {
+            var message = ScriptedEngine.outputs(
+                tokens.isEmpty ? [] : [ScriptedEngine.output(id, tokens, finish: finish)], engine: 0)
+            message.weightVersion = version
+            engine.send(message)
+        }
+        send([1], "default")
+        send([2], "default")
+        send([], "w2")
+        send([3], "w2")
+        send([4], "w2")
+        send([5], "w2", finish: .length)
+        _ = await request.receiver.finish()
+        #expect(request.receiver.events.map { $0.output?.weightVersion } == ["default", nil, "w2", nil, "w2"])
+        await bench.client.shutdown()
+        await engine.stop()
+    }
+
     @Test func aGivenExternalIDIsKept() async throws {
         let bench = try TestBench()
         let engine = try bench.engine()

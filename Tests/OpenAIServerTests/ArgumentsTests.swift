@@ -169,6 +169,19 @@ import Testing
         )
     }
 
+    @Test func timesOfRequestsNeedTheEnginesStatistics() throws {
+        #expect(try configuration(#"{"model_tag":"m","enable_per_request_metrics":true}"#).enablePerRequestMetrics)
+        #expect(
+            message(#"{"model_tag":"m","enable_per_request_metrics":true,"disable_log_stats":true}"#)
+                .contains("enable_per_request_metrics needs"))
+    }
+
+    @Test func toolStrictLevels() throws {
+        #expect(try configuration(#"{"model_tag":"m","tool_strict_level":"parameter"}"#).toolStrictLevel == .parameter)
+        #expect(
+            message(#"{"model_tag":"m","tool_strict_level":"very"}"#).contains("one of auto, function, parameter"))
+    }
+
     @Test func nullIsNeverRejectedAndMeansTheDefault() throws {
         let c = try configuration(
             #"{"model_tag":"m","tool_server":null,"max_logprobs":null,"api_key":null,"stream_interval":null}"#)

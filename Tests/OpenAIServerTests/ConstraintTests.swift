@@ -41,6 +41,20 @@ import Testing
         #expect(answer.engineRequests == 0)
     }
 
+    /// What only the engine's backend finds out is the client's mistake as well.
+    @Test(arguments: [true, false])
+    func aConstraintThatTheEngineRefusesIsABadRequest(_ stream: Bool) throws {
+        let server = try GenerationServer(engine: ObedientEngine(refusesGrammars: true))
+        let fields = #""prompt": "def foo(", "max_tokens": 3, "allowed_token_ids": [766], "stream": \#(stream)"#
+        let response = try server.post(
+            "/v1/completions", #"{\#(fields), "structured_outputs": {"grammar": "root ::= other"}}"#)
+        #expect(response.status == 400)
+        let error = try JSONValue.parse(response.body)["error"]
+        #expect(error?["type"]?.stringValue == "BadRequestError")
+        #expect(error?["message"]?.stringValue?.contains("grammar backend") == true)
+        #expect(try server.post("/v1/completions", "{\(fields)}").status == 200)
+    }
+
     @Test func anUnusableResponseFormatIsABadRequest() throws {
         let answer = try answer(
             #""response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "text"}}}"#)

@@ -17,7 +17,28 @@ final class ObedientEngine: EngineConnection {
     private let running = Mutex<[Running]>([])
     let aborted = Mutex<[UInt32]>([])
 
-    var state: EngineClientState { .ready(.tiny) }
+    private let information: EngineInformation
+    private let refusesGrammars: Bool
+    private let weightVersions: [Int: String]
+    private let tellsTransfers: Bool
+
+    /// - Parameters:
+    ///   - refusesGrammars: it finds every grammar unusable, and as releases up to 0.32 does not say why.
+    ///   - weightVersions: what the n-th output of a request says, from 1 on.
+    ///   - tellsTransfers: it repeats a request's extra arguments as what it has to say about the transfer of its cache.
+    init(
+        knowsGrammars: Bool = true, refusesGrammars: Bool = false, weightVersions: [Int: String] = [:],
+        tellsTransfers: Bool = false
+    ) {
+        self.tellsTransfers = tellsTransfers
+        self.refusesGrammars = refusesGrammars
+        self.weightVersions = weightVersions
+        var information = EngineInformation.tiny
+        information.supportsStructuredOutputs = knowsGrammars
+        self.information = information
+    }
+
+    var state: EngineClientState { .ready(information) }
     var messagesReceived: UInt64 { 0 }
     var inFlight: Int { running.withLock { $0.count { !$0.isFinished } } }
     var requests: [EngineCoreRequest] { running.withLock { $0.map(\.request) } }
@@ -40,7 +61,16 @@ final class ObedientEngine: EngineConnection {
             var deliveries: [(any OutputInbox, Delivery)] = []
             for index in running.indices where !running[index].isFinished {
                 running[index].generated += 1
-                let output = Self.output(running[index].request, generated: running[index].generated)
+                var output = Self.output(running[index].request, generated: running[index].generated)
+                if refusesGrammars, running[index].request.samplingParams.structuredOutputs != nil {
+                    output = EngineCoreOutput()
+                    output.finishReason = .error
+                }
+                if tellsTransfers, let params = running[index].request.samplingParams.extraArgs {
+                    output.kvTransferParams = params
+                    output.ecTransferParams = [0x81, 0xa1, 0x6b, 0x01]  // {"k": 1}
+                }
+                output.weightVersion = weightVersions[running[index].generated]
                 running[index].isFinished = output.finishReason != nil
                 deliveries.append(
                     (

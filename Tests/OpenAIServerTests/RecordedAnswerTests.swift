@@ -31,12 +31,14 @@ struct RecordedAnswer: Sendable, CustomTestStringConvertible {
 
 /// The generation routes on an embedded channel, with the recorded model's tokenizer and an engine that does as told.
 final class GenerationServer {
-    let engine = ObedientEngine()
+    let engine: ObedientEngine
     let wire: WireConnection
 
-    init(configure: @escaping (inout ServerConfiguration) -> Void = { _ in }) throws {
+    init(
+        engine: ObedientEngine = ObedientEngine(), configure: @escaping (inout ServerConfiguration) -> Void = { _ in }
+    ) throws {
+        self.engine = engine
         let model = Bundle.module.resourceURL!.appendingPathComponent("Fixtures/tiny").path
-        let engine = engine
         var failure: (any Error)?
         wire = try WireConnection(
             configure: {

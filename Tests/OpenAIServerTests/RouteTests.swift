@@ -17,6 +17,7 @@ import Testing
                 TestRoutes.install(&router)
                 ProbeRoutes.install(on: &router, context: context)
                 if context.configuration.developmentMode { DevelopmentRoutes.install(on: &router, context: context) }
+                ProfileRoutes.install(on: &router, context: context)
                 UnsupportedRoutes.install(on: &router, context: context)
             })
     }
@@ -29,6 +30,38 @@ import Testing
         var bytes: [UInt8] = []
         value.encode(into: &bytes)
         return bytes
+    }
+
+    @Test func profilesAreForEnginesWithAProfiler() throws {
+        let plain = try server()
+        defer { plain.close() }
+        #expect(try plain.post("/start_profile").status == 404)
+        let engine = ScriptedEngine()
+        let wire = try server(engine) { $0.profiler = "torch" }
+        defer { wire.close() }
+        #expect(try wire.post("/start_profile").status == 200)
+        #expect(try wire.post("/start_profile", #"{"profile_prefix": "a", "max_iterations": 3}"#).status == 200)
+        #expect(try wire.post("/stop_profile").status == 200)
+        #expect(try wire.post("/start_profile", #"{"max_iterations": -1}"#).status == 400)
+        #expect(
+            engine.calls.map(\.arguments) == [
+                packed(.array([.bool(true), .nil])),
+                packed(.array([.bool(true), .string("a"), .nil, .int(3)])),
+                packed(.array([.bool(false), .nil])),
+            ])
+    }
+
+    @Test func weightVersionsAreSetAndShown() throws {
+        let engine = ScriptedEngine()
+        engine.answer("get_weight_version", packed(.string("w2")))
+        let wire = try development(engine)
+        defer { wire.close() }
+        #expect(
+            try wire.post("/update_weight_version", #"{"new_version": "w2"}"#).body
+                == #"{"success":true,"new_version":"w2"}"#)
+        #expect(engine.calls.last?.arguments == packed(.array([.string("w2")])))
+        #expect(try wire.get("/weight_info").body == #"{"weight_version":"w2"}"#)
+        #expect(try wire.post("/update_weight_version", "{}").status == 400)
     }
 
     @Test func healthFollowsTheEngine() throws {

@@ -44,6 +44,56 @@ import Testing
         #expect(frames[3]["data"]?.stringValue == "[DONE]")
     }
 
+    /// What engines that hand requests over to each other have to say goes through whole answers.
+    @Test(arguments: [
+        ("/v1/completions", #""prompt": "def""#),
+        ("/v1/chat/completions", #""messages": [{"role": "user", "content": "a"}]"#),
+    ])
+    func transferParametersAreTold(_ path: String, _ prompt: String) throws {
+        let server = try GenerationServer(engine: ObedientEngine(tellsTransfers: true))
+        let fields = #", "max_tokens": 2, "allowed_token_ids": [766], "kv_transfer_params": {"do_remote_decode": true}"#
+        let answer = try JSONValue.parse(try server.post(path, "{\(prompt)\(fields)}").body)
+        #expect(answer["kv_transfer_params"]?.serialized() == #"{"kv_transfer_params":{"do_remote_decode":true}}"#)
+        #expect(answer["ec_transfer_params"]?.serialized() == #"{"k":1}"#)
+        #expect(answer["metrics"]?.isNull == true)
+    }
+
+    @Test func timesOfARequestAreToldWhenAskedFor() throws {
+        let server = try GenerationServer { $0.enablePerRequestMetrics = true }
+        let request = #"{"prompt": "def", "max_tokens": 3, "allowed_token_ids": [766]"#
+        let names = [
+            "time_to_first_token_ms", "generation_time_ms", "queue_time_ms", "mean_itl_ms", "tokens_per_second",
+            "speculative_decoding",
+        ]
+        let whole = try JSONValue.parse(try server.post("/v1/completions", request + "}").body)
+        #expect(whole["metrics"]?.objectValue?.pairs.map(\.key) == names)
+        #expect(whole["metrics"]?["generation_time_ms"]?.numberValue?.doubleValue == 0)
+        #expect(whole["metrics"]?["queue_time_ms"]?.isNull == true, "this engine tells no events")
+        let two = try JSONValue.parse(try server.post("/v1/completions", request + #", "n": 2, "seed": 1}"#).body)
+        #expect(two["metrics"]?.isNull == true, "of which one?")
+        let stream = try server.post(
+            "/v1/completions", request + #", "stream": true, "stream_options": {"include_usage": true}}"#)
+        let events = try AnswerShape.events(stream.body)
+        #expect(events.dropLast().last?["data"]?["metrics"]?.objectValue?.pairs.map(\.key) == names)
+    }
+
+    @Test func exchangedWeightsAreTold() throws {
+        func server() throws -> GenerationServer {
+            try GenerationServer(engine: ObedientEngine(weightVersions: [1: "default", 3: "w2", 4: "w2"])) {
+                $0.enableScaleOut = true
+            }
+        }
+        let request = "{\(Self.prompt), \"sampling_params\": {\"max_tokens\": 4, \"allowed_token_ids\": [766]}"
+        let spans = #"[{"version":"default","start":0,"end":2},{"version":"w2","start":2,"end":4}]"#
+        let answer = try JSONValue.parse(try server().post("/inference/v1/generate", request + "}").body)
+        #expect(answer["choices"]?.arrayValue?.first?["weight_versions"]?.serialized() == spans)
+        let body = try server().post("/inference/v1/generate", request + ", \"stream\": true}").body
+        let told = try AnswerShape.events(body).compactMap {
+            $0["data"]?["choices"]?.arrayValue?.first?["weight_versions"]?.serialized()
+        }
+        #expect(told == ["null", "null", "null", spans])
+    }
+
     @Test(arguments: [
         (#"{"sampling_params": {}}"#, "body.token_ids"),
         (#"{"token_ids": [], "sampling_params": {}}"#, "body.token_ids"),

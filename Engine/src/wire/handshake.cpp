@@ -139,7 +139,7 @@ void Handshake::send_ready(const std::string& instance_id) { send_status("READY"
 std::vector<uint8_t> encode_ready_response(const ReadyResponse& ready) {
     std::vector<uint8_t> payload;
     MsgpackWriter writer(payload);
-    writer.map(30);
+    writer.map(31);
     auto integer = [&](std::string_view key, int64_t value) {
         writer.string(key);
         writer.integer(value);
@@ -176,8 +176,10 @@ std::vector<uint8_t> encode_ready_response(const ReadyResponse& ready) {
     boolean("supports_draft_weight_updates", false);
     integer("effective_attention_block_size", ready.block_size);
     integer("coord_store_port", 0);
-    // Not vLLM's: the engine answers the utility call "heartbeat" even during a long step; how long loading took.
+    // Not vLLM's: the engine answers the utility call "heartbeat" even during a long step; it knows no grammars, which
+    // most frontends could not be told with a refusal; how long loading took.
     boolean("heartbeat", true);
+    boolean("structured_outputs", false);
     writer.string("load_seconds");
     writer.number(ready.load_seconds);
     for (std::string_view absent :

@@ -39,6 +39,12 @@ struct APIContext: Sendable {
         }
     }
 
+    /// Whether structured outputs can be asked for; taken for granted while no engine is there.
+    var engineKnowsGrammars: Bool {
+        guard case .ready(let information) = server.engine.state else { return true }
+        return information.supportsStructuredOutputs
+    }
+
     func promptPreparation() throws(APIError) -> PromptPreparation {
         PromptPreparation(model: model, maxModelLength: try maxModelLength())
     }
@@ -133,6 +139,11 @@ struct APIContext: Sendable {
             throw .badRequest(
                 "\(maxTokensField)=\(maxTokens) cannot be greater than max_model_len=\(context). "
                     + "Please request fewer output tokens.", param: maxTokensField, value: maxTokens)
+        }
+        guard sampling.structuredOutputs == nil || engineKnowsGrammars else {
+            throw .badRequest(
+                "Structured outputs (also by response_format, and by tool_choice other than auto and none) are not "
+                    + "supported by this engine.")
         }
         guard prompts.count.multipliedReportingOverflow(by: max(1, sampling.n)).partialValue <= limits.maximumSequences
         else { throw .badRequest("n times the number of prompts must be at most \(limits.maximumSequences).") }

@@ -40,6 +40,7 @@ struct ChatHandler: RouteHandler {
         let chat = chats[0]
         let prompt = prompts[0]
         var sampling = chat.sampling
+        if let constraint = chat.optionalConstraint, api.engineKnowsGrammars { sampling.structuredOutputs = constraint }
         // Markers of tool calls may be special tokens: the parser has to see them.
         if chat.toolChoice != .none, api.model.parsers.hasTools { sampling.skipSpecialTokens = false }
         let identity = api.identity(prefix: "chatcmpl-", sampling: sampling, request: request)

@@ -7,6 +7,7 @@ struct ChatSettings: Sendable {
     var autoToolChoice = false
     var trustRequestChatTemplate = false
     var excludeToolsWhenToolChoiceNone = false
+    var toolStrictLevel = ToolStrictLevel.auto
     /// `--response-role`.
     var responseRole = "assistant"
     var returnTokensAsTokenIDs = false

@@ -24,6 +24,8 @@ struct ChatRequest {
     var echo: Bool
     var addSpecialTokens: Bool
     var returnPromptText: Bool
+    /// Keeps calls that the model may make in form, if the engine knows grammars.
+    private(set) var optionalConstraint: StructuredOutputs?
     /// What the chat template sees.
     var rendering: ChatRendering
 
@@ -84,7 +86,12 @@ struct ChatRequest {
         promptLogprobsAsked = sampling.promptLogprobs
         if echo, sampling.promptLogprobs == nil, !sampling.stream { sampling.promptLogprobs = topLogprobs }
         if settings.excludeToolsWhenToolChoiceNone, toolChoice == .none { rendering.tools = [] }
-        if !tools.isEmpty, let constraint = ToolConstraint.constraint(for: toolChoice, tools: tools) {
+        let constraint = ToolConstraint.constraint(
+            for: toolChoice, tools: tools, parallelCalls: parallelToolCalls, level: settings.toolStrictLevel)
+        if toolChoice == .auto {
+            // Answers that are no calls keep the client's own constraint.
+            if sampling.structuredOutputs == nil { optionalConstraint = constraint }
+        } else if let constraint {
             sampling.structuredOutputs = constraint
         }
     }
@@ -106,9 +113,11 @@ struct ChatRequest {
                 let name = functionReader.string("name")
                 if name == nil, functionReader.issues.isEmpty { functionReader.report("name", "Field required") }
                 let parameters = functionReader.object("parameters")
+                let strict = functionReader.bool("strict") ?? false
                 nested.absorb(functionReader)
                 if let name {
-                    tools.append(ToolDefinition(name: name, parameters: parameters, definition: object))
+                    tools.append(
+                        ToolDefinition(name: name, parameters: parameters, isStrict: strict, definition: object))
                 }
             } else if nested.issues.isEmpty {
                 nested.report("function", "Field required")
@@ -162,6 +171,8 @@ struct ToolDefinition: Equatable {
     var name: String
     /// JSON schema of the arguments.
     var parameters: JSONObject?
+    /// Arguments have to follow `parameters`.
+    var isStrict = false
     /// The whole element of `tools`, as the chat template sees it.
     var definition: JSONObject
 }

@@ -81,7 +81,8 @@ final class ChatWholeFormatter: GenerationFormatter {
         if view.returnTokenIDs { body.appendTokenIDs(view.prompt.tokenIDs) } else { body.appendJSONNull() }
         body.appendLiteral(",\"prompt_text\":")
         if view.returnPromptText { body.appendJSONString(view.prompt.text) } else { body.appendJSONNull() }
-        body.appendLiteral(",\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}")
+        job.appendExtras(to: &body)
+        body.appendLiteral("}")
         job.response.sendJSON(body)
     }
 

@@ -67,7 +67,8 @@ final class CompletionWholeFormatter: GenerationFormatter {
         body.appendLiteral(",\"usage\":")
         job.usage.append(
             to: &body, showPromptDetails: job.api.showPromptTokensDetails, showCreatedCache: false)
-        body.appendLiteral(",\"kv_transfer_params\":null,\"ec_transfer_params\":null,\"metrics\":null}")
+        job.appendExtras(to: &body)
+        body.appendLiteral("}")
         job.response.sendJSON(body)
     }
 

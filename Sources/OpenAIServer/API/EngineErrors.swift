@@ -18,9 +18,17 @@ extension APIError {
     }
 
     /// An output with the finish reason `error`; newer engines say why.
-    init(engineError: EngineRequestError?) {
+    ///
+    /// - Parameter refusesConstraint: the request had a grammar and not one token. Engines compile grammars before they
+    ///   begin, and up to 0.32 they cannot say that one does not compile.
+    init(engineError: EngineRequestError?, refusesConstraint: Bool) {
         guard let engineError else {
-            self = .internalError("Internal server error")
+            self =
+                refusesConstraint
+                ? .badRequest(
+                    "The engine refused the request: its grammar backend cannot use this constraint "
+                        + "(structured_outputs, response_format or the parameters of a tool).")
+                : .internalError("Internal server error")
             return
         }
         if engineError.code == "validation_error" {

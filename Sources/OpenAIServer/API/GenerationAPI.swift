@@ -18,6 +18,7 @@ package struct GenerationAPI: Sendable {
             autoToolChoice: configuration.toolCallParser != nil,
             trustRequestChatTemplate: configuration.trustRequestChatTemplate,
             excludeToolsWhenToolChoiceNone: configuration.excludeToolsWhenToolChoiceNone,
+            toolStrictLevel: configuration.toolStrictLevel,
             responseRole: configuration.responseRole,
             returnTokensAsTokenIDs: configuration.returnTokensAsTokenIDs)
         tokenizerInfo =

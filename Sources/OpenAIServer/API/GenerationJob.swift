@@ -35,6 +35,8 @@ final class GeneratedSequence: RequestReceiver, @unchecked Sendable {
     var handle: RequestHandle?
     var isFinished = false
     var completionTokens = 0
+    /// The engine keeps it to a grammar.
+    var isConstrained = false
     var timeline = SequenceTimeline()
     /// Prompt tokens that count as queued until the first output; nil afterwards.
     var queuedTokens: Int?
@@ -76,6 +78,9 @@ final class GenerationJob {
     let formatter: any GenerationFormatter
     private let identity: ResponseIdentity
     var usage: Usage
+    /// What the engine says to another one that takes the request over; msgpack.
+    private(set) var kvTransferParams: [UInt8]?
+    private(set) var ecTransferParams: [UInt8]?
     private let loopState: LoopState
     private var recorder: Recorder { loopState.recorder }
     private var unfinished: Int
@@ -104,6 +109,7 @@ final class GenerationJob {
         let now = MonotonicClock.now()
         for (sequence, request) in zip(sequences, requests) {
             sequence.job = self
+            sequence.isConstrained = request.samplingParams.structuredOutputs != nil
             sequence.queuedTokens = request.promptTokenIDs.count
             api.server.admission.admitted(promptTokens: request.promptTokenIDs.count)
             sequence.timeline.start(request, now: now)
@@ -119,7 +125,10 @@ final class GenerationJob {
             fail(error, finishReason: "error", cause: "engine_error")
         case .output(let output, let timestamp):
             if output.finishReason == .error {
-                fail(APIError(engineError: output.error), finishReason: "error", cause: "engine_error")
+                let refusesConstraint = sequence.isConstrained && sequence.completionTokens == 0
+                fail(
+                    APIError(engineError: output.error, refusesConstraint: refusesConstraint), finishReason: "error",
+                    cause: "engine_error")
                 return
             }
             handle(output, timestamp: timestamp, sequence)
@@ -146,6 +155,10 @@ final class GenerationJob {
         usage.completionTokens += result.tokenCount
         let now = loopState.deliveryTime
         sequence.timeline.record(output, timestamp: timestamp, now: now, recorder: recorder)
+        if !output.isPlain, sequence.choiceIndex == 0 {
+            if let params = output.kvTransferParams { kvTransferParams = params }
+            if let params = output.ecTransferParams { ecTransferParams = params }
+        }
         if let stats = output.prefillStats, sequence.choiceIndex == 0 {
             usage.cachedTokens = (usage.cachedTokens ?? 0) + stats.numCachedTokens
             usage.createdCacheTokens = (usage.createdCacheTokens ?? 0) + stats.numCacheCreationTokens

@@ -14,10 +14,10 @@ struct SequenceTimeline {
     private var engine = 0
     private var preemptions = 0
     // Engine clock.
-    private var queued: Double?
-    private var scheduled: Double?
-    private var firstToken: Double?
-    private var lastToken: Double?
+    private(set) var queued: Double?
+    private(set) var scheduled: Double?
+    private(set) var firstToken: Double?
+    private(set) var lastToken: Double?
 
     mutating func start(_ request: EngineCoreRequest, now: Double) {
         arrival = now

@@ -43,6 +43,7 @@ struct StreamFrame {
                 job.usage.append(
                     to: &buffer, showPromptDetails: job.api.showPromptTokensDetails,
                     showCreatedCache: showsCreatedCache)
+                job.appendMetrics(to: &buffer)
                 buffer.appendLiteral("}\n\n")
             }
         }

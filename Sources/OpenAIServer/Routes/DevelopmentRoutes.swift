@@ -20,6 +20,17 @@ package enum DevelopmentRoutes {
             }
             response.sendJSON(["world_size": .number(JSONNumber(information.worldSize))])
         }
+        router.add(.POST, "/update_weight_version") { request, response in
+            respond(response) { () throws(APIError) in
+                var reader = FieldReader(try DevelopmentBody.object(request))
+                let version = reader.string("new_version")
+                if version == nil, reader.issues.isEmpty { reader.report("new_version", "Field required") }
+                try reader.finish()
+                EngineCall("set_weight_version", [.string(version ?? "")]).send(context, response) { _ in
+                    response.sendJSON(["success": .bool(true), "new_version": .string(version ?? "")])
+                }
+            }
+        }
         router.add(.GET, "/weight_info") { _, response in
             EngineCall("get_weight_version").send(context, response) { results throws(APIError) in
                 let version: JSONValue =
@@ -45,9 +56,7 @@ package enum DevelopmentRoutes {
             ("/release_kv_cache_memory", "release_kv_cache_memory"),
         ] {
             router.add(.POST, path) { _, response in
-                EngineCall(method).send(context, response) { _ in
-                    response.send(status: .ok, contentType: "", headers: [:], body: ByteBuffer())
-                }
+                EngineCall(method).send(context, response) { _ in response.sendEmpty() }
             }
         }
     }
@@ -217,7 +226,8 @@ private struct ServerInfoHandler: RouteHandler {
     }
 }
 
-private enum DevelopmentBody {
+/// A JSON object, whatever its content type.
+enum DevelopmentBody {
     static func object(_ request: HTTPRequest) throws(APIError) -> JSONObject {
         let bytes = Array(request.body.readableBytesView)
         guard let value = try? JSONValue.parse(bytes), let object = value.objectValue else {

@@ -39,6 +39,7 @@ package struct ServeCommandLine: Equatable, Sendable {
         ("override-generation-config", .json), ("max-logprobs", .integer), ("chat-template", .text),
         ("chat-template-content-format", .text), ("default-chat-template-kwargs", .json),
         ("trust-request-chat-template", .flag), ("tool-call-parser", .text), ("enable-auto-tool-choice", .flag),
+        ("tool-strict-level", .text), ("enable-per-request-metrics", .flag),
         ("exclude-tools-when-tool-choice-none", .flag), ("reasoning-parser", .text), ("response-role", .text),
         ("structured-outputs-config", .json), ("return-tokens-as-token-ids", .flag),
         ("enable-prompt-tokens-details", .flag), ("enable-force-include-usage", .flag), ("enable-scale-out", .flag),

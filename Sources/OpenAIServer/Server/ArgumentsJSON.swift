@@ -15,7 +15,7 @@ package struct ArgumentsJSON {
     /// machinery, and features that are always on or not there yet.
     static let withoutEffect: Set<String> = [
         "api_server_count", "renderer_num_workers", "enable_flash_late_interaction", "limit_mm_per_prompt",
-        "language_model_only", "tool_strict_level", "custom_histogram_buckets", "hf_token", "log_error_stack",
+        "language_model_only", "custom_histogram_buckets", "hf_token", "log_error_stack",
         "aggregate_engine_logging", "revision", "tokenizer_revision", "hf_config_path", "hf_overrides",
         "enable_auto_tool_choice",
     ]
@@ -30,7 +30,6 @@ package struct ArgumentsJSON {
         "mm_processor_device", "mm_ipc_gpu_memory_gb", "default_mm_loras", "otlp_traces_endpoint",
         "collect_detailed_traces", "trust_request_mm_kwargs", "tool_parser_plugin", "tool_server", "log_config_file",
         "enable_log_deltas", "tokens_only", "middleware", "enable_offline_docs", "lora_modules",
-        "enable_per_request_metrics",
     ]
 
     package init(_ text: String) throws(UsageError) {
@@ -77,6 +76,9 @@ package struct ArgumentsJSON {
         _ = try reader.choice("tokenizer_mode", of: ["auto", "hf", "slow"])
         try reader.string("generation_config").map { configuration.generationConfig = $0 }
         configuration.overrideGenerationConfig = try reader.object("override_generation_config")
+        if let profiler = try reader.object("profiler_config") {
+            configuration.profiler = try ArgumentReader(object: profiler, path: "profiler_config.").string("profiler")
+        }
         try reader.int("max_logprobs", in: -1...1_000_000).map { configuration.maxLogprobs = $0 }
     }
 
@@ -89,6 +91,8 @@ package struct ArgumentsJSON {
         configuration.toolCallParser = try reader.string("tool_call_parser")
         try reader.bool("exclude_tools_when_tool_choice_none")
             .map { configuration.excludeToolsWhenToolChoiceNone = $0 }
+        try reader.choice("tool_strict_level", of: ToolStrictLevel.allCases.map(\.rawValue))
+            .flatMap(ToolStrictLevel.init).map { configuration.toolStrictLevel = $0 }
         configuration.reasoningParser = try reader.string("reasoning_parser")
         try reader.string("response_role").map { configuration.responseRole = $0 }
         if let structured = try reader.object("structured_outputs_config"),
@@ -103,6 +107,7 @@ package struct ArgumentsJSON {
         try reader.bool("return_tokens_as_token_ids").map { configuration.returnTokensAsTokenIDs = $0 }
         try reader.bool("enable_prompt_tokens_details").map { configuration.enablePromptTokensDetails = $0 }
         try reader.bool("enable_force_include_usage").map { configuration.enableForceIncludeUsage = $0 }
+        try reader.bool("enable_per_request_metrics").map { configuration.enablePerRequestMetrics = $0 }
         try reader.bool("enable_scale_out").map { configuration.enableScaleOut = $0 }
         try reader.bool("enable_tokenizer_info_endpoint").map { configuration.enableTokenizerInfoEndpoint = $0 }
         try reader.int("stream_interval", in: 1...1_000_000).map { configuration.streamInterval = $0 }
@@ -174,6 +179,10 @@ package struct ArgumentsJSON {
         }
         configuration.maxLogLength = try reader.int("max_log_len", in: 0...1_000_000_000)
         try reader.bool("disable_log_stats").map { configuration.disableLogStats = $0 }
+        if configuration.enablePerRequestMetrics, configuration.disableLogStats {
+            throw UsageError(
+                "enable_per_request_metrics needs the engine's statistics, which disable_log_stats turns off")
+        }
     }
 }
 

@@ -92,6 +92,7 @@ package struct FrontendProgram {
             logger.warning("VLLM_SERVER_DEV_MODE is set: routes that control the engine are open to everybody")
             DevelopmentRoutes.install(on: &router, context: context)
         }
+        ProfileRoutes.install(on: &router, context: context)
         try installRoutes(&router, context, pool)
         startup.reached("tokenizer_loaded")
         if !configuration.disableDocs { RouteCatalog.install(on: &router) }
@@ -173,9 +174,11 @@ package struct FrontendProgram {
     ) -> EngineWatch? {
         guard environment.engineHangTimeout > 0 else { return nil }
         let deadline = environment.engineHangRequestDeadline
+        // Engines that somebody else started may be on other machines: nobody here knows their CPU time.
+        let unknown: @Sendable () -> Double? = { nil }
         let watch = EngineWatch(
             engine, timeout: environment.engineHangTimeout, requestDeadline: deadline > 0 ? deadline : nil,
-            logger: logger)
+            logger: logger, engineCPU: serve == nil ? SiblingProcesses.processorSeconds : unknown)
         watch.start(on: group.next())
         metrics.setEngineHealth { watch.health }
         return watch

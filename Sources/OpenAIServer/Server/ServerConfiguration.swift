@@ -22,6 +22,7 @@ package struct ServerConfiguration: Sendable {
     package var trustRequestChatTemplate = false
     package var toolCallParser: String?
     package var excludeToolsWhenToolChoiceNone = false
+    package var toolStrictLevel = ToolStrictLevel.auto
     package var reasoningParser: String?
     package var responseRole = "assistant"
 
@@ -29,6 +30,10 @@ package struct ServerConfiguration: Sendable {
     package var returnTokensAsTokenIDs = false
     package var enablePromptTokensDetails = false
     package var enableForceIncludeUsage = false
+    /// `profiler_config.profiler`: the engine's profiler, if it has one.
+    package var profiler: String?
+    /// `enable_per_request_metrics`: the times of a request in its answer.
+    package var enablePerRequestMetrics = false
     package var enableScaleOut = false
     /// `enable_tokenizer_info_endpoint`: adds `/tokenizer_info`.
     package var enableTokenizerInfoEndpoint = false

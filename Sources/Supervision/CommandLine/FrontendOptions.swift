@@ -55,6 +55,10 @@ package struct FrontendOptions: ParsableArguments {
     @Option(help: ArgumentHelp("How tool calls are written by this model, such as hermes.", valueName: "name"))
     package var toolCallParser: String?
 
+    @Option(
+        help: ArgumentHelp("What of tool calls is always kept in form: auto, function, parameter.", valueName: "level"))
+    package var toolStrictLevel: String?
+
     @Option(help: ArgumentHelp("How thinking is written by this model, such as qwen3.", valueName: "name"))
     package var reasoningParser: String?
 
@@ -133,6 +137,7 @@ package struct FrontendOptions: ParsableArguments {
         arguments.set("trust_request_chat_template", trustRequestChatTemplate ? true : nil)
         arguments.set("enable_auto_tool_choice", enableAutoToolChoice ? true : nil)
         arguments.set("tool_call_parser", toolCallParser)
+        arguments.set("tool_strict_level", toolStrictLevel)
         arguments.set("reasoning_parser", reasoningParser)
         arguments.set("exclude_tools_when_tool_choice_none", excludeToolsWhenToolChoiceNone ? true : nil)
         arguments.set("response_role", responseRole)

@@ -15,17 +15,13 @@ struct GenerateView {
     var continuousUsage: Bool
 
     /// The members of a choice behind its token ids.
-    func appendTail(version: String?, tokens: Int, logprobs entries: [UInt8], to sink: inout ByteBuffer) {
+    ///
+    /// - Parameter versions: nil = not yet.
+    func appendTail(
+        versions: WeightVersionSpans?, tokens: Int, logprobs entries: [UInt8], to sink: inout ByteBuffer
+    ) {
         sink.appendLiteral(",\"routed_experts\":null,\"sampling_mask\":null,\"weight_versions\":")
-        if let version {
-            sink.appendLiteral("[{\"version\":")
-            sink.appendJSONString(version)
-            sink.appendLiteral(",\"start\":0,\"end\":")
-            sink.appendJSONInt(tokens)
-            sink.appendLiteral("}]")
-        } else {
-            sink.appendJSONNull()
-        }
+        if let versions { versions.append(tokens: tokens, to: &sink) } else { sink.appendJSONNull() }
         sink.appendLiteral(",\"logprobs\":")
         if logprobs == nil {
             sink.appendJSONNull()
@@ -46,12 +42,39 @@ struct GenerateView {
     }
 }
 
+/// Which tokens of an answer came from which weights, while these may be exchanged (vLLM: `WeightVersionSpan`).
+struct WeightVersionSpans {
+    private var starts: [(version: String, token: Int)] = []
+
+    /// - Parameter tokens: how many came before the step.
+    mutating func note(_ step: SequenceStep, after tokens: Int) {
+        guard let version = step.output.weightVersion, !step.tokenIDs.isEmpty, version != starts.last?.version else {
+            return
+        }
+        starts.append((version, tokens))
+    }
+
+    func append(tokens: Int, to sink: inout ByteBuffer) {
+        guard !starts.isEmpty else { return sink.appendJSONNull() }
+        for (index, start) in starts.enumerated() {
+            sink.appendLiteral(index == 0 ? "[{\"version\":" : ",{\"version\":")
+            sink.appendJSONString(start.version)
+            sink.appendLiteral(",\"start\":")
+            sink.appendJSONInt(start.token)
+            sink.appendLiteral(",\"end\":")
+            sink.appendJSONInt(index + 1 < starts.count ? starts[index + 1].token : tokens)
+            sink.appendLiteral("}")
+        }
+        sink.appendLiteral("]")
+    }
+}
+
 /// `POST /inference/v1/generate` without `stream`.
 final class GenerateWholeFormatter: GenerationFormatter {
     private struct Choice {
         var tokenIDs: [Int32] = []
         var logprobs: [UInt8] = []
-        var weightVersion: String?
+        var versions = WeightVersionSpans()
         var finish: SequenceFinish?
     }
 
@@ -68,9 +91,9 @@ final class GenerateWholeFormatter: GenerationFormatter {
     func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
         let index = sequence.choiceIndex
         if let rows = step.output.newPromptLogprobs { promptLogprobs = rows }
+        choices[index].versions.note(step, after: choices[index].tokenIDs.count)
         choices[index].tokenIDs.append(contentsOf: step.tokenIDs)
         view.appendLogprobs(step, to: &choices[index].logprobs)
-        if let version = step.output.weightVersion { choices[index].weightVersion = version }
         if let finish = step.finish { choices[index].finish = finish }
     }
 
@@ -92,11 +115,9 @@ final class GenerateWholeFormatter: GenerationFormatter {
         }
         body.appendLiteral(",\"prompt_token_id_logprobs\":null,\"prompt_token_ids\":")
         if view.returnPromptTokenIDs { body.appendTokenIDs(view.prompt.tokenIDs) } else { body.appendJSONNull() }
-        body.appendLiteral(
-            """
-            ,"mm_placeholders":null,"metrics":null,"kv_transfer_params":null,"ec_transfer_params":null,\
-            "output_mode":"tokens","choices":[
-            """)
+        body.appendLiteral(",\"mm_placeholders\":null")
+        job.appendExtras(to: &body)
+        body.appendLiteral(",\"output_mode\":\"tokens\",\"choices\":[")
         for (index, choice) in choices.enumerated() {
             if index > 0 { body.appendLiteral(",") }
             body.appendLiteral("{\"index\":")
@@ -106,7 +127,7 @@ final class GenerateWholeFormatter: GenerationFormatter {
             body.appendLiteral(",\"token_ids\":")
             body.appendTokenIDs(choice.tokenIDs)
             view.appendTail(
-                version: choice.weightVersion, tokens: choice.tokenIDs.count, logprobs: choice.logprobs, to: &body)
+                versions: choice.versions, tokens: choice.tokenIDs.count, logprobs: choice.logprobs, to: &body)
         }
         body.appendLiteral("]}")
         job.response.sendJSON(body)
@@ -117,12 +138,14 @@ final class GenerateWholeFormatter: GenerationFormatter {
 final class GenerateStreamFormatter: GenerationFormatter {
     private let view: GenerateView
     private var started: [Bool]
+    private var versions: [WeightVersionSpans]
     private var entries: [UInt8] = []
     private(set) var hasStarted = false
 
     init(view: GenerateView, sequences: Int) {
         self.view = view
         started = Array(repeating: false, count: sequences)
+        versions = Array(repeating: WeightVersionSpans(), count: sequences)
     }
 
     func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
@@ -132,6 +155,7 @@ final class GenerateStreamFormatter: GenerationFormatter {
             job.response.startEventStream(headers: HTTPHeaders())
         }
         let index = sequence.choiceIndex
+        versions[index].note(step, after: sequence.completionTokens - step.tokenIDs.count)
         let first = !started[index]
         started[index] = true
         entries.removeAll(keepingCapacity: true)
@@ -157,7 +181,7 @@ final class GenerateStreamFormatter: GenerationFormatter {
             buffer.appendLiteral(",\"token_ids\":")
             buffer.appendTokenIDs(step.tokenIDs)
             view.appendTail(
-                version: step.finish == nil ? nil : step.output.weightVersion, tokens: sequence.completionTokens,
+                versions: step.finish == nil ? nil : versions[index], tokens: sequence.completionTokens,
                 logprobs: entries, to: &buffer)
             buffer.appendLiteral("]}\n\n")
         }
