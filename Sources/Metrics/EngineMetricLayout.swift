@@ -64,6 +64,8 @@ enum EngineCounter: Int, CaseIterable {
     case promptComputed, promptLocalHit, promptExternal
     case cachedDevice
     case prefixQueries, prefixHits
+    case externalQueries, externalHits
+    case specDrafts, specDraftTokens, specAcceptedTokens
     case preemptions
     case successStop, successLength, successAbort, successError, successRepetition
 }

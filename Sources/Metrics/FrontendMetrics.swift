@@ -282,6 +282,19 @@ package final class Recorder: Sendable {
         add(.prefixQueries, queries, base(engine))
         add(.prefixHits, hits, base(engine))
     }
+
+    /// Deltas of the caches that the engine is connected to, in tokens.
+    package func externalPrefixCache(engine: Int, queries: Int, hits: Int) {
+        add(.externalQueries, queries, base(engine))
+        add(.externalHits, hits, base(engine))
+    }
+
+    /// Deltas of the engine's speculative decoding.
+    package func speculated(engine: Int, drafts: Int, draftTokens: Int, acceptedTokens: Int) {
+        add(.specDrafts, drafts, base(engine))
+        add(.specDraftTokens, draftTokens, base(engine))
+        add(.specAcceptedTokens, acceptedTokens, base(engine))
+    }
 }
 
 /// Whether the engines get on.

@@ -96,9 +96,10 @@ private final class PageBuilder {
         }
         counterPerEngine("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", .prefixQueries)
         counterPerEngine("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", .prefixHits)
-        counterPerEngine("vllm:external_prefix_cache_queries", "Prompt tokens looked up in connected caches.") { _ in 0
-        }
-        counterPerEngine("vllm:external_prefix_cache_hits", "Prompt tokens found in connected caches.") { _ in 0 }
+        counterPerEngine(
+            "vllm:external_prefix_cache_queries", "Prompt tokens looked up in connected caches.", .externalQueries)
+        counterPerEngine(
+            "vllm:external_prefix_cache_hits", "Prompt tokens found in connected caches.", .externalHits)
         counterPerEngine("vllm:num_preemptions", "Requests that lost their place in a batch.", .preemptions)
         counterPerEngine("vllm:prompt_tokens", "Prompt tokens processed.", .promptTokens)
         counterPerEngine("vllm:prompt_tokens_cached", "Prompt tokens that needed no computation.", .promptTokensCached)
@@ -223,10 +224,11 @@ private final class PageBuilder {
         ] {
             emptyHistogram(name, help, MetricBuckets.blockLife)
         }
-        for name in ["num_drafts", "num_draft_tokens", "num_accepted_tokens"] {
-            counterPerEngine("vllm:spec_decode_\(name)", "Speculative decoding; not used.") { _ in 0 }
-        }
-        text.empty("vllm:spec_decode_num_accepted_tokens_per_pos", "Speculative decoding; not used.", "counter")
+        counterPerEngine("vllm:spec_decode_num_drafts", "Drafts of speculative decoding.", .specDrafts)
+        counterPerEngine("vllm:spec_decode_num_draft_tokens", "Tokens of these drafts.", .specDraftTokens)
+        counterPerEngine(
+            "vllm:spec_decode_num_accepted_tokens", "Tokens of these drafts that were accepted.", .specAcceptedTokens)
+        text.empty("vllm:spec_decode_num_accepted_tokens_per_pos", "Accepted tokens by place; not told.", "counter")
         text.empty("vllm:lora_requests_info", "Requests per adapter; no adapters.", "gauge")
         emptyHistogram("vllm:nixl_xfer_time_seconds", "NIXL connector; not used.", MetricBuckets.transferTime)
         emptyHistogram("vllm:nixl_post_time_seconds", "NIXL connector; not used.", [0.001] + MetricBuckets.transferTime)

@@ -41,6 +41,24 @@ import Testing
         #expect(page.suffix(2) == ["# EOF", ""])
     }
 
+    /// Only vLLM's own engines tell such things.
+    @Test func connectedCachesAndDraftsAreCounted() {
+        let metrics = FrontendMetrics(modelName: "m", startTime: 0)
+        let recorder = metrics.makeRecorder()
+        for _ in 0..<2 {
+            recorder.externalPrefixCache(engine: 0, queries: 30, hits: 16)
+            recorder.speculated(engine: 0, drafts: 1, draftTokens: 5, acceptedTokens: 3)
+        }
+        let page = lines(metrics)
+        let labels = "engine=\"0\",model_name=\"m\""
+        for (name, value) in [
+            ("external_prefix_cache_queries", 60), ("external_prefix_cache_hits", 32), ("spec_decode_num_drafts", 2),
+            ("spec_decode_num_draft_tokens", 10), ("spec_decode_num_accepted_tokens", 6),
+        ] {
+            #expect(page.contains("vllm:\(name)_total{\(labels)} \(value)"), "\(name)")
+        }
+    }
+
     @Test func aValueOnABoundBelongsToItsBucket() {
         let metrics = FrontendMetrics(modelName: "m", startTime: 0)
         metrics.makeRecorder().requestFinished(n: 2, maxGenerationTokens: 131_072)

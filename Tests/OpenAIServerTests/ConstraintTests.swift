@@ -41,6 +41,26 @@ import Testing
         #expect(answer.engineRequests == 0)
     }
 
+    /// An engine keeps the backend of its first constraint for good, so that every request has to name the same one; and
+    /// up to 0.32 it cannot compile choices, which vLLM's Python frontend writes as this grammar.
+    @Test func everyConstraintNamesTheSameBackend() throws {
+        let server = try GenerationServer()
+        let tools = #""tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required""#
+        for fields in [
+            #""structured_outputs": {"choice": ["yes", "no"]}"#, #""structured_outputs": {"regex": "a"}"#,
+            #""structured_outputs": {"json": {}}"#, #""structured_outputs": {"grammar": "root ::= \"a\""}"#,
+            #""structured_outputs": {"json_object": true}"#, #""response_format": {"type": "json_object"}"#, tools,
+        ] {
+            let messages = #""messages": [{"role": "user", "content": "a"}], "max_tokens": 1"#
+            let response = try server.post("/v1/chat/completions", "{\(messages), \(fields)}")
+            #expect(response.status == 200, "\(response.body)")
+            #expect(server.engine.requests.last?.samplingParams.structuredOutputs?.backend == "xgrammar", "\(fields)")
+        }
+        #expect(server.engine.requests.count == 7)
+        let choice = server.engine.requests.first?.samplingParams.structuredOutputs?.constraint
+        #expect(choice == .grammar(#"root ::= "yes" | "no""#))
+    }
+
     /// What only the engine's backend finds out is the client's mistake as well.
     @Test(arguments: [true, false])
     func aConstraintThatTheEngineRefusesIsABadRequest(_ stream: Bool) throws {

@@ -195,6 +195,14 @@ package struct FrontendProgram {
                 deferred: stats.numSkippedWaitingReqs, kvCacheUsage: stats.kvCacheUsage)
             recorder.prefixCache(
                 engine: index, queries: stats.prefixCacheStats.queries, hits: stats.prefixCacheStats.hits)
+            if let cache = stats.connectorPrefixCacheStats {
+                recorder.externalPrefixCache(engine: index, queries: cache.queries, hits: cache.hits)
+            }
+            if let drafts = stats.specDecodingStats {
+                recorder.speculated(
+                    engine: index, drafts: drafts.numDrafts, draftTokens: drafts.numDraftTokens,
+                    acceptedTokens: drafts.numAcceptedTokens)
+            }
         }
         engine.onIteration { index, tokens in recorder.iteration(engine: index, tokens: tokens) }
         let logger = logger
