@@ -338,6 +338,7 @@ package final class Supervisor {
         let responders = answerForForeignFrontends()
         defer { stopAnswering(responders) }
         if drainTimeout != nil { drainFrontends(until: begin + patience, isInterrupted: isInterrupted) }
+        if !responders.isEmpty { finishForeignConnections(until: begin + patience, isInterrupted: isInterrupted) }
         let courtesy = endStreamsOfForeignFrontend(signals: signals)
         defer { loop.cancel(courtesy) }
         // Without time to drain, what the engine still computes only keeps the processors from the frontend.
@@ -401,6 +402,27 @@ package final class Supervisor {
         waitForSentinels(frontends.processes, on: loop, until: deadline) {
             frontends.processes.contains { $0.isAlive } && !isInterrupted()
         }
+    }
+
+    /// vLLM's Python server gives its engine up at the first signal, whatever is still running, and its Rust frontend does
+    /// not know of the drain command's timeout. So they are told to stop only when their clients have gone, who get no
+    /// new connections meanwhile.
+    private func finishForeignConnections(until deadline: ContinuousClock.Instant, isInterrupted: () -> Bool) {
+        guard let frontends, let port = listener?.port, !(frontends is SplitFrontendManager),
+            frontends.kind == .python || (frontends.kind == .rust && drainTimeout != nil)
+        else { return }
+        let pids = frontends.processes.map(\.pid)
+        var timer: EventLoop.TimerID?
+        var isBusy = true
+        func look() {
+            isBusy = PortOwner.connections(of: pids, on: port) > 0
+            timer = loop.schedule(after: .milliseconds(100)) { look() }
+        }
+        look()
+        waitForSentinels(frontends.processes, on: loop, until: deadline - .milliseconds(200)) {
+            isBusy && frontends.processes.contains { $0.isAlive } && !isInterrupted()
+        }
+        loop.cancel(timer)
     }
 
     /// When the time to drain is over, vLLM's Rust frontend cuts its open streams without a last event, and its Python

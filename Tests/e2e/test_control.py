@@ -181,7 +181,7 @@ def test_new_requests_get_503_while_a_foreign_frontend_finishes(start_server):
     server.assert_gone()
 
 
-@pytest.mark.parametrize("frontend", ["rust"])
+@pytest.mark.parametrize("frontend", FOREIGN)
 def test_vllm_frontends_drain(start_mock, frontend, tmp_path):
     option, program = FOREIGN[frontend]
     if not program:

@@ -41,6 +41,13 @@ package enum ProcessInfo {
         return nil
     }
 
+    package static func socketInodes(of pid: pid_t) -> [UInt64] {
+        directoryEntries("/proc/\(pid)/fd").compactMap { entry in
+            guard let target = readLink("/proc/\(pid)/fd/\(entry)"), target.hasPrefix("socket:[") else { return nil }
+            return UInt64(target.dropFirst("socket:[".count).dropLast())
+        }
+    }
+
     /// Pids of all descendants, children before grandchildren.
     package static func descendants(of root: pid_t) -> [pid_t] {
         var children: [pid_t: [pid_t]] = [:]

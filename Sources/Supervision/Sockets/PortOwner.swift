@@ -33,10 +33,27 @@ package enum PortOwner {
         return "pid \(pid) (\(command.count > 160 ? command.prefix(157) + "..." : command[...]))"
     }
 
-    /// One listening line of /proc/net/tcp: address as hexadecimal words in host order.
-    static func parse(_ line: Substring) -> (bytes: [UInt8], port: UInt16, inode: UInt64)? {
+    /// Connections with clients on a TCP port that one of these processes, or of their children, has open.
+    package static func connections(of pids: [pid_t], on port: UInt16) -> Int {
+        var own: Set<UInt64> = []
+        for pid in pids.flatMap({ [$0] + ProcessInfo.descendants(of: $0) }) {
+            own.formUnion(ProcessInfo.socketInodes(of: pid))
+        }
+        return ["/proc/net/tcp", "/proc/net/tcp6"].reduce(0) { count, table in
+            let lines = (ProcessInfo.readFile(table, limit: 64 << 20) ?? "").split(separator: "\n").dropFirst()
+            return count
+                + lines.count { line in
+                    parse(line, state: "01").map { $0.port == port && own.contains($0.inode) } ?? false
+                }
+        }
+    }
+
+    /// One line of /proc/net/tcp: address as hexadecimal words in host order.
+    ///
+    /// - Parameter state: of the socket; other lines are nil. Listening unless said otherwise.
+    static func parse(_ line: Substring, state: String = "0A") -> (bytes: [UInt8], port: UInt16, inode: UInt64)? {
         let fields = line.split(separator: " ", omittingEmptySubsequences: true)
-        guard fields.count > 9, fields[3] == "0A", let inode = UInt64(fields[9]) else { return nil }
+        guard fields.count > 9, fields[3] == state, let inode = UInt64(fields[9]) else { return nil }
         let parts = fields[1].split(separator: ":")
         guard parts.count == 2, let port = UInt16(parts[1], radix: 16) else { return nil }
         let digits = Array(parts[0])
