@@ -144,6 +144,41 @@ extension ClientThread {
         engines[index].reset()
     }
 
+    // MARK: - Connections
+
+    /// - Returns: the poller's number for the socket that tells.
+    func watchConnections() throws(ZMQError) -> Int? {
+        guard configuration.watchesConnections else { return nil }
+        let socket = try sockets.input.monitorDisconnects()
+        disconnects = socket
+        return try poller.add(socket)
+    }
+
+    /// A connection has ended. Whose it was the event does not say, and the engine may come back at once.
+    func receiveDisconnects() {
+        do throws(ZMQError) {
+            while let socket = disconnects, try socket.receive(into: frames) {
+                reconnectDeadline = reconnectDeadline ?? .now + configuration.reconnectTime
+            }
+        } catch {
+            logger.error("receiving connection events failed", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// Engines that nothing can be sent to any more are dead. What is sent asks for nothing.
+    func checkConnections() {
+        guard let deadline = reconnectDeadline, ContinuousClock.now >= deadline else { return }
+        reconnectDeadline = nil
+        for index in engines.indices where engines[index].isRegistered {
+            scratch.removeAll(keepingCapacity: true)
+            AbortRequest.encode([][...], into: &scratch)
+            guard let error = send(.abort, to: index) else { continue }
+            logger.error(
+                "engine has hung up", metadata: ["engine": "\(engines[index].rank)", "error": "\(error)"])
+            engineDied(index, instance: nil)
+        }
+    }
+
     // MARK: - Coordinator
 
     func connectCoordinator(_ address: String) {

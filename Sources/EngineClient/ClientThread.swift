@@ -26,6 +26,10 @@ final class ClientThread {
     var deathReason: String?
 
     var coordinator: ZMQSocket?
+    /// Tells of engines' connections that ended; nil = that is not looked at.
+    var disconnects: ZMQSocket?
+    /// When engines are looked for after one has hung up.
+    var reconnectDeadline: ContinuousClock.Instant?
     var currentWave = 0
     var wavesAreRunning = false
 
@@ -74,6 +78,7 @@ final class ClientThread {
             let inputItem = try poller.add(sockets.input)
             let outputItem = try poller.add(sockets.output)
             var coordinatorItem: Int?
+            let disconnectItem = try watchConnections()
             while !isFinished {
                 if coordinatorItem == nil, let coordinator { coordinatorItem = try poller.add(coordinator) }
                 try poller.wait(milliseconds: waitTime)
@@ -81,7 +86,9 @@ final class ClientThread {
                 if poller.isReadable(outputItem) { receiveOutputs() }
                 if let item = coordinatorItem, poller.isReadable(item) { receiveCoordinatorState() }
                 if poller.isReadable(mailboxItem) { runCommands() }
+                if let item = disconnectItem, poller.isReadable(item) { receiveDisconnects() }
                 checkReadyDeadline()
+                checkConnections()
                 finishStep()
             }
         } catch {
@@ -98,7 +105,8 @@ final class ClientThread {
 
     /// Milliseconds until the next deadline, -1 = none.
     private var waitTime: Int {
-        guard let next = [readyDeadline, shutdownDeadline].compactMap({ $0 }).min() else { return -1 }
+        let deadlines = [readyDeadline, shutdownDeadline, reconnectDeadline]
+        guard let next = deadlines.compactMap({ $0 }).min() else { return -1 }
         let (seconds, attoseconds) = (next - .now).components
         // Rounded up: waking just before the deadline would spin.
         return max(0, min(Int(seconds), 86_400) * 1000 + Int(attoseconds / 1_000_000_000_000_000) + 1)
@@ -140,6 +148,7 @@ final class ClientThread {
         readyWaiters = []
         poller.removeAll()
         coordinator?.close()
+        disconnects?.close()
         sockets.input.close()
         sockets.output.close()
         setState(.closed)

@@ -29,6 +29,10 @@ package struct EngineClientConfiguration: Sendable {
     /// A supervisor replaces engines that die, and says which one did: a bare sentinel among several engines is then not
     /// taken for the death of all.
     package var enginesAreReplaced = false
+    /// Nobody else says when an engine dies: one whose connection is gone for ``reconnectTime`` counts as dead.
+    package var watchesConnections = false
+    /// How long an engine may take to come back after a broken connection.
+    package var reconnectTime: Duration = .seconds(1)
     /// Largest frame accepted from an engine, in bytes.
     package var maxFrameSize: Int64 = 1 << 30
 

@@ -158,6 +158,20 @@ package final class ZMQSocket {
         guard zmq_setsockopt(try handle(name), option, &value, MemoryLayout<Int32>.size) == 0 else { throw .last(name) }
     }
 
+    // MARK: - Monitoring
+
+    /// A socket that gets a message for every connection of this one that ends. Take the messages out: libzmq's own thread
+    /// would wait for room. Close it with this one.
+    package func monitorDisconnects() throws(ZMQError) -> ZMQSocket {
+        let handle = try handle("monitor")
+        let endpoint = "inproc://disconnects-\(UInt(bitPattern: handle))"
+        guard zmq_socket_monitor(handle, endpoint, ZMQ_EVENT_DISCONNECTED) == 0 else { throw .last("monitor") }
+        let events = try ZMQSocket(.pair, context: context)
+        try events.setLinger(milliseconds: 0)
+        try events.connect(endpoint)
+        return events
+    }
+
     // MARK: - Polling
 
     /// Readable when the state of the socket may have changed; ask ``checkInput()`` then.

@@ -174,7 +174,8 @@ package struct FrontendCommandLine: Equatable, Sendable {
           VLLM_LOGGING_LEVEL, VLLM_API_KEY, VLLM_HTTP_MAX_REQUEST_BODY_SIZE (bytes, 0 = no limit),
           VLLM_HTTP_TIMEOUT_KEEP_ALIVE, VLLM_SERVER_DEV_MODE=1, VLLM_ALLOW_RUNTIME_LORA_UPDATING=1,
           VLLM_MAX_STOP_STRINGS, VLLM_MAX_COMPLETION_PROMPTS, VLLM_LOG_STATS_INTERVAL (seconds),
-          VLLM_SWIFT_EVENT_LOOPS (threads for HTTP),
+          VLLM_SWIFT_EVENT_LOOPS (threads for HTTP), VLLM_KEEP_ALIVE_ON_ENGINE_DEATH=1 (go on with errors),
+          VLLM_ENGINE_HANG_TIMEOUT_S, VLLM_ENGINE_HANG_REQUEST_DEADLINE_S (seconds, 0 = off),
           VLLM_ENGINE_DEATH_FD (a pipe whose end means that the supervisor is gone), NO_COLOR
 
         exit codes

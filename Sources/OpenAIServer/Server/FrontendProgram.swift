@@ -152,6 +152,8 @@ package struct FrontendProgram {
         settings.clientIndex = commandLine.clientIndex
         settings.clientCount = commandLine.clientCount
         settings.enginesAreReplaced = environment.enginesAreReplaced
+        // A supervisor would know sooner and better.
+        settings.watchesConnections = serve != nil
         settings.readyTimeout = .seconds(configuration.engineReadyTimeout)
         let client = try EngineClient(configuration: settings, logger: logger)
         let (input, output) = try client.start()
