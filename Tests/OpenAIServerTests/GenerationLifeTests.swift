@@ -1,5 +1,7 @@
 import EngineProtocol
+import Foundation
 import JSONBytes
+import NIOCore
 import NIOEmbedded
 import OpenAIServer
 import Synchronization
@@ -61,6 +63,37 @@ import Testing
             server.wire.close()
             #expect(server.engine.inFlight == 0)
         }
+    }
+
+    @Test func tokensForAClientThatDoesNotReadComeInOneEvent() throws {
+        let server = try GenerationServer()
+        let channel = server.wire.channel
+        func step(_ count: Int) {
+            for _ in 0..<count {
+                _ = server.engine.step()
+                server.wire.loop.run()
+            }
+        }
+        try send(Self.streamed, to: server)
+        step(2)
+        var received = try server.wire.receive()
+        channel.isWritable = false
+        channel.pipeline.fireChannelWritabilityChanged()
+        step(50)
+        #expect(try server.wire.receiveWrites() == [])
+        channel.isWritable = true
+        channel.pipeline.fireChannelWritabilityChanged()
+        let late = try server.wire.receive()
+        #expect(late.components(separatedBy: "data: ").count == 2)
+        step(48)
+        received += late + (try server.wire.receive())
+        let response = try #require(WireResponse.parse(received).first)
+        let texts = try AnswerShape.events(response.body).compactMap { event in
+            event["data"]?["choices"]?.arrayValue?.first?["text"]?.stringValue
+        }
+        let whole = try JSONValue.parse(try GenerationServer().post("/v1/completions", Self.whole).body)
+        #expect(texts.joined() == whole["choices"]?.arrayValue?.first?["text"]?.stringValue)
+        #expect(texts.count == 51)
     }
 
     @Test func aStopStringAbortsTheEngine() throws {

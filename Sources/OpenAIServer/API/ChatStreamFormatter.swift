@@ -14,6 +14,7 @@ final class ChatStreamFormatter: GenerationFormatter {
     private let plainHead: [UInt8]?
     private var states: [ChatChoiceState]
     private(set) var hasStarted = false
+    var mergesSteps: Bool { plainHead != nil }
 
     init(view: ChatView, parsers: [(any OutputParser)?]) {
         self.view = view

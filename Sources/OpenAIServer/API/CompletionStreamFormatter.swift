@@ -12,9 +12,11 @@ final class CompletionStreamFormatter: GenerationFormatter {
     private var started: [Bool]
     private var arrays = LogprobsWriter.CompletionArrays()
     private(set) var hasStarted = false
+    let mergesSteps: Bool
 
     init(view: CompletionView, sequences: Int) {
         self.view = view
+        mergesSteps = view.logprobs == nil && !view.returnTokenIDs
         offsets = Array(repeating: 0, count: sequences)
         started = Array(repeating: false, count: sequences)
         frame = StreamFrame(

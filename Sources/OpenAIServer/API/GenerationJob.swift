@@ -23,6 +23,12 @@ protocol GenerationFormatter: AnyObject {
     func finish(_ job: GenerationJob)
     /// Whether a response head has been written, so that an error can only be told in-band.
     var hasStarted: Bool { get }
+    /// Whether the text of several steps may be told as that of one: nothing else is told per step.
+    var mergesSteps: Bool { get }
+}
+
+extension GenerationFormatter {
+    var mergesSteps: Bool { false }
 }
 
 /// One generated sequence (choice) of a request.
@@ -40,6 +46,8 @@ final class GeneratedSequence: RequestReceiver, @unchecked Sendable {
     var timeline = SequenceTimeline()
     /// Prompt tokens that count as queued until the first output; nil afterwards.
     var queuedTokens: Int?
+    /// Text that waits until the client reads on.
+    var heldText: [UInt8] = []
     /// Text so far; kept only for the log of outputs.
     var loggedText: [UInt8] = []
     /// The last generated tokens, the current step included; kept only when logprobs are shown.
@@ -106,6 +114,7 @@ final class GenerationJob {
         response.requestID = identity.id
         // Not weak: that would make every later retain of the job slow. The response lets go of it when it ends.
         response.onDisconnect = { self.clientGone() }
+        response.onWritable = { self.releaseHeldText() }
         let now = MonotonicClock.now()
         for (sequence, request) in zip(sequences, requests) {
             sequence.job = self
@@ -179,6 +188,7 @@ final class GenerationJob {
                 reason: finish.reason, generationTokens: sequence.completionTokens, now: now, recorder: recorder)
         }
         if output.newLogprobs != nil { sequence.remember(output.tokens) }
+        if !sequence.heldText.isEmpty || !response.isWritable, holds(result.finish, sequence) { return }
         let step = SequenceStep(
             output: output, tokenIDs: Slice(base: output.tokens, bounds: 0..<result.tokenCount), finish: result.finish)
         formatter.append(step, text: loopState.text, for: sequence, job: self)
@@ -191,9 +201,43 @@ final class GenerationJob {
         }
     }
 
+    /// Bytes of text per sequence that wait for a client that does not read; what is more goes to the connection, which
+    /// has its own limit.
+    private static let heldTextLimit = 64 << 10
+
+    /// A client that does not read gets the tokens that come meanwhile in one event: as text they take a fraction of the
+    /// memory.
+    /// - Returns: whether there is nothing to tell now; otherwise the text of the loop is complete.
+    private func holds(_ finish: SequenceFinish?, _ sequence: GeneratedSequence) -> Bool {
+        sequence.heldText.append(contentsOf: loopState.text)
+        if finish == nil, formatter.mergesSteps, formatter.hasStarted, !response.isWritable,
+            sequence.heldText.count < Self.heldTextLimit
+        {
+            return true
+        }
+        swap(&sequence.heldText, &loopState.text)
+        sequence.heldText.removeAll()
+        return false
+    }
+
+    private func releaseHeldText() {
+        guard !ended else { return }
+        var released = false
+        for sequence in sequences where !sequence.heldText.isEmpty {
+            let output = EngineCoreOutput()
+            let step = SequenceStep(
+                output: output, tokenIDs: Slice(base: output.tokens, bounds: 0..<0), finish: nil)
+            formatter.append(step, text: sequence.heldText, for: sequence, job: self)
+            sequence.heldText.removeAll()
+            released = true
+        }
+        if released { response.flush() }
+    }
+
     /// Ends the request with an error: a status of its own, or in-band when the stream has begun.
     private func fail(_ error: APIError, finishReason: String, cause: String) {
         guard !ended else { return }
+        releaseHeldText()
         abortRunning(reason: finishReason)
         end()
         response.endCause = cause

@@ -19,6 +19,9 @@ struct DirectSocket {
 
     private static let flags = Int32(MSG_DONTWAIT) | Int32(MSG_NOSIGNAL)
 
+    /// False when bytes pass the pipeline.
+    var isDirect: Bool { descriptor >= 0 }
+
     /// Whether nothing waits for the socket.
     var isIdle: Bool { descriptor >= 0 && channelWrites == 0 }
 

@@ -331,7 +331,8 @@ final class HTTPConnection: ChannelDuplexHandler {
 
     // MARK: - For the exchange
 
-    var isWritable: Bool { socket.isIdle || (context?.channel.isWritable ?? false) }
+    /// False as soon as the client does not take what is written: a stream's tokens are then cheaper to keep unwritten.
+    var isWritable: Bool { socket.isDirect ? socket.isIdle : context?.channel.isWritable ?? false }
 
     var unsentBytes: Int {
         guard let options = context?.channel.syncOptions else { return 0 }
@@ -349,7 +350,12 @@ final class HTTPConnection: ChannelDuplexHandler {
         let written = context.eventLoop.makePromise(of: Void.self)
         socket.channelTakesOver()
         context.write(wrapOutboundOut(rest), promise: written)
-        written.futureResult.assumeIsolated().whenComplete { [self] _ in socket.channelIsDone() }
+        written.futureResult.assumeIsolated().whenComplete { [self] _ in
+            socket.channelIsDone()
+            // Nothing is sent from here, see `DirectSocket`.
+            guard socket.isIdle, exchange != nil else { return }
+            loopState.loop.assumeIsolated().execute { if self.isWritable { self.exchange?.becameWritable() } }
+        }
         if flush { context.flush() }
     }
 
