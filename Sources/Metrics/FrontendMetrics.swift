@@ -248,7 +248,7 @@ package final class Recorder: Sendable {
         observe(.iterationTokens, Double(tokens), base(engine))
     }
 
-    /// Once per HTTP request: its `n` and the largest `max_tokens` of its sequences.
+    /// Once per prompt: its `n` and the tokens of its longest answer.
     package func requestFinished(engine: Int = 0, n: Int, maxGenerationTokens: Int) {
         let base = base(engine)
         observe(.paramsN, Double(n), base)

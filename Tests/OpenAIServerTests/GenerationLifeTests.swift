@@ -1,6 +1,7 @@
 import EngineProtocol
 import Foundation
 import JSONBytes
+import Metrics
 import NIOCore
 import NIOEmbedded
 import OpenAIServer
@@ -62,6 +63,24 @@ import Testing
             #expect(server.engine.inFlight == 1)
             server.wire.close()
             #expect(server.engine.inFlight == 0)
+        }
+    }
+
+    @Test func theAnswersOfAPromptAreCountedTogether() throws {
+        let server = try GenerationServer()
+        for (prompts, n) in [(1, 3), (2, 2)] {
+            let list = Array(repeating: "\"def foo(\"", count: prompts).joined(separator: ",")
+            let body = "{\"prompt\": [\(list)], \"n\": \(n), \"max_tokens\": 4, \"allowed_token_ids\": [766]}"
+            #expect(try server.post("/v1/completions", body).status == 200)
+        }
+        let page = String(decoding: MetricsPage(server.wire.context.metrics, accept: nil).body, as: UTF8.self)
+        let labels = "{engine=\"0\",model_name=\"tiny\"}"
+        for line in [
+            "vllm:request_params_n_count\(labels) 3", "vllm:request_params_n_sum\(labels) 7",
+            "vllm:request_max_num_generation_tokens_count\(labels) 3",
+            "vllm:request_max_num_generation_tokens_sum\(labels) 12",
+        ] {
+            #expect(page.contains(line), "\(line)")
         }
     }
 

@@ -94,6 +94,14 @@ final class GenerationJob {
     private var unfinished: Int
     private var ended = false
 
+    /// The `n` sequences of one prompt (vLLM: `ParentRequest`).
+    private struct Answers {
+        var unfinished = 0
+        /// Tokens of the longest that has ended.
+        var longest = 0
+    }
+    private var answers: [Answers] = []
+
     init(
         api: APIContext, response: any ResponseWriter, identity: ResponseIdentity, sequences: [GeneratedSequence],
         promptTokens: Int, formatter: any GenerationFormatter
@@ -105,6 +113,10 @@ final class GenerationJob {
         self.formatter = formatter
         loopState = api.server.state(for: response.eventLoop)
         unfinished = sequences.count
+        for sequence in sequences {
+            if sequence.promptIndex == answers.count { answers.append(Answers()) }
+            answers[sequence.promptIndex].unfinished += 1
+        }
         usage = Usage()
         usage.promptTokens = promptTokens
     }
@@ -154,6 +166,14 @@ final class GenerationJob {
     private func markFinished(_ sequence: GeneratedSequence) {
         sequence.isFinished = true
         api.server.admission.finished()
+        let prompt = sequence.promptIndex
+        answers[prompt].unfinished -= 1
+        answers[prompt].longest = max(answers[prompt].longest, sequence.completionTokens)
+        if answers[prompt].unfinished == 0 {
+            recorder.requestFinished(
+                engine: sequence.timeline.engine, n: sequences.count / answers.count,
+                maxGenerationTokens: answers[prompt].longest)
+        }
     }
 
     private func handle(_ output: EngineCoreOutput, timestamp: Double, _ sequence: GeneratedSequence) {

@@ -11,7 +11,7 @@ struct SequenceTimeline {
     private var promptTokens = 0
     private var maxTokens = 0
     private var cachedTokens = 0
-    private var engine = 0
+    private(set) var engine = 0
     private var preemptions = 0
     // Engine clock.
     private(set) var queued: Double?
