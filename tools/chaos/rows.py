@@ -88,6 +88,8 @@ def p2():
         noticed = time.monotonic() - at
         live, health = service.ready("/health/live"), service.ready("/health")
         hung = service.metric("vllm:engine_hung")
+        refused = service.post("/v1/completions", COMPLETION)
+        expect((refused.status, refused.headers.get("retry-after")) == (503, "5"), f"a new request: {refused}")
         os.kill(engine, signal.SIGCONT)
         at = time.monotonic()
         expect(wait_until(lambda: service.ready("/health/ready"), 15), "not ready after SIGCONT")
@@ -95,7 +97,7 @@ def p2():
         expect(live and health and hung == 1, f"live {live}, health {health}, metric {hung}")
         expect(client.ending() == "done", "the stream did not resume")
         service.stop()
-    return f"ready 503 after {ms(noticed)} (limit 2 s), live 200, metric 1; resumes, ready again in {ms(back)}"
+    return f"ready 503 after {ms(noticed)} (limit 2 s), live 200, metric 1, new requests 503 + Retry-After; resumes, ready again in {ms(back)}"
 
 
 def p3():
