@@ -5,7 +5,9 @@
 //
 // FILE of --tokens: token ids to choose from, one per line. The tokens of a request depend on the number in its id
 // ("bench-<n>") only, so every frontend gets the same. FILE of --stamps: shared memory, see stamps.h.
-// Commands on stdin, each answered by one line: "step MICROSECONDS" (0 = as fast as possible), "tokens FILE", "quit".
+// Commands on stdin, each answered by one line: "step MICROSECONDS" (0 = as fast as possible), "tokens FILE", "script
+// FILE" (these tokens in their order, for every request, until the next "tokens"), "quit". Requests for
+// log-probabilities get made-up ones.
 #include <fcntl.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -80,6 +82,19 @@ struct Packer {
         }
     }
     void pair(const char* key, uint64_t value) { text(key), unsigned_integer(value); }
+    // A little-endian ndarray of one row, inside the message.
+    template <typename T>
+    void row(const char* type, const std::vector<T>& values, bool is_matrix) {
+        array(3);
+        text(type);
+        array(is_matrix ? 2 : 1);
+        if (is_matrix) unsigned_integer(1);
+        unsigned_integer(values.size());
+        size_t size = values.size() * sizeof(T);
+        big_endian<uint16_t>(0xc8, static_cast<uint16_t>(size));
+        byte(3);
+        bytes.append(reinterpret_cast<const char*>(values.data()), size);
+    }
 };
 
 // Reads msgpack from a trusted frontend; any surprise ends the run, because its figures would mean nothing.
@@ -166,6 +181,8 @@ struct Request {
     uint64_t prompt_tokens = 0;
     uint64_t max_tokens = 16;
     uint64_t done = 0;
+    // Alternatives per token; -1 = none wanted.
+    int logprobs = -1;
 };
 
 uint64_t next_random(uint64_t& state) {
@@ -273,8 +290,11 @@ class Pacer {
         for (uint64_t i = 0; i < request.prompt_tokens; i++) reader.skip();
         reader.skip();  // multimodal features
         for (size_t pairs = reader.map(); pairs > 0; pairs--) {
-            if (reader.text() == "max_tokens") {
+            std::string key = reader.text();
+            if (key == "max_tokens") {
                 request.max_tokens = reader.integer();
+            } else if (key == "logprobs" && *reader.at < 128) {
+                request.logprobs = static_cast<int>(reader.integer());
             } else {
                 reader.skip();
             }
@@ -321,12 +341,20 @@ class Pacer {
         out.array(running_.size());
         for (auto& request : running_) {
             bool first = request->done == 0, last = request->done + 1 >= request->max_tokens;
-            out.array(first ? 12 : last ? 6 : 2);
+            bool shows = request->logprobs >= 0;
+            out.array(first ? 12 : last ? 6 : shows ? 3 : 2);
             out.bytes += request->packed_id;
             out.array(1);
-            out.unsigned_integer(choices_[next_random(request->random) % choices_.size()]);
+            uint64_t random = is_script_ ? request->done : next_random(request->random);
+            uint32_t token = choices_[random % choices_.size()];
+            out.unsigned_integer(token);
+            if (shows) {
+                logprobs(out, token, random, request->logprobs);
+            } else if (first || last) {
+                out.nil();
+            }
             if (first || last) {
-                out.nil(), out.nil(), out.nil();
+                out.nil(), out.nil();
                 last ? out.unsigned_integer(1) : out.nil();
             }
             if (first) {
@@ -352,6 +380,25 @@ class Pacer {
             for (auto& id : finished) out.text(id);
         }
         zmq_send(push_, out.bytes.data(), out.bytes.size(), 0);
+    }
+
+    // The token itself and then the most likely ones, which it is one of now and then.
+    void logprobs(Packer& out, uint32_t token, uint64_t random, int count) {
+        std::vector<int32_t> ids{static_cast<int32_t>(token)};
+        std::vector<float> values{-0.25f - static_cast<float>(random % 7)};
+        bool is_likely = random % 3 == 0;
+        for (int i = 0; i < count; i++) {
+            bool is_self = i == 0 && is_likely;
+            ids.push_back(
+                is_self ? ids[0]
+                        : static_cast<int32_t>(choices_[(random + 1 + static_cast<uint64_t>(i)) % choices_.size()]));
+            values.push_back(is_self ? values[0] : -0.5f * static_cast<float>(i + 1));
+        }
+        out.array(4);
+        out.row("<i4", ids, true);
+        out.row("<f4", values, true);
+        out.row("<i8", std::vector<int64_t>{is_likely ? 1 : 9}, false);
+        out.nil();
     }
 
     void scheduler_stats(Packer& out) {
@@ -380,7 +427,11 @@ class Pacer {
             step_us_ = atol(line.c_str() + 5);
             arm(step_us_ > 0 && !running_.empty());
         }
-        if (line.rfind("tokens ", 0) == 0) choose_from(line.c_str() + 7);
+        for (const char* name : {"tokens ", "script "}) {
+            if (line.rfind(name, 0) != 0) continue;
+            choose_from(line.c_str() + 7);
+            is_script_ = *name == 's';
+        }
         printf("{\"steps\": %llu, \"running\": %zu}\n", static_cast<unsigned long long>(steps_), running_.size());
         fflush(stdout);
         return true;
@@ -388,6 +439,7 @@ class Pacer {
 
     Stamps stamps_;
     std::vector<uint32_t> choices_;
+    bool is_script_ = false;
     std::vector<std::unique_ptr<Request>> running_;
     void* context_ = nullptr;
     void* dealer_ = nullptr;

@@ -58,7 +58,8 @@ class Frontend:
             [pacer, "--input", addresses[0], "--output", addresses[1], "--tokens", tokens, "--stamps", self.stamps],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         numbers = [listener.fileno() for listener in listeners]
-        arguments = {"model_tag": model, "engine_ready_timeout_secs": 60, "http_timeout_keep_alive": 600, "max_model_len": 32768}
+        arguments = {"model_tag": model, "engine_ready_timeout_secs": 60, "http_timeout_keep_alive": 600, "max_model_len": 32768,
+                     "enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
         command = [binary, "frontend", "--listen-fd", str(numbers[0]), "--input-listener-fd", str(numbers[1]),
                    "--output-listener-fd", str(numbers[2]), "--engine-start-index", "0", "--engine-count", "1",
                    "--data-parallel-size", "1", "--args-json", json.dumps(arguments)]

@@ -42,6 +42,10 @@ class Row:
     higher_is_better: bool = False
 
 
+# Latencies of the Swift frontend must not be worse: milliseconds, over all requests or tokens of a run.
+LATENCIES = [("ttft_p50", "TTFT p50"), ("ttft_p99", "TTFT p99"), ("itl_p99", "ITL p99")]
+LATENCY_WORKLOADS = [("step64", 64), ("step256", 256), ("step1024", 1024)]
+
 ROWS = [
     Row("streaming chat, engine steps every 20 ms, 64 streams", "step64", "cpu_per_token", "µs CPU/token", 0.45),
     Row("same, 256 streams", "step256", "cpu_per_token", "µs CPU/token", 0.45),
@@ -57,6 +61,9 @@ ROWS = [
     Row("exec → first /health 200, engine ready", "start", "health_ms", "ms", 0.60),
     Row("TTFT p50, 9k-token text prompt, one client", "text9k", "ttft_p50", "ms", 0.40),
     Row("throughput at saturation, 256 streams", "fast256", "tokens_per_second", "tokens/s", 2.5, higher_is_better=True),
+] + [
+    Row(f"{title}, engine steps every 20 ms, {streams:,} streams", workload, metric, "ms", 1.0)
+    for workload, streams in LATENCY_WORKLOADS for metric, title in LATENCIES
 ]
 
 
@@ -96,22 +103,65 @@ def body(workload, vocabulary, model, output_tokens, seed):
     return request | {"messages": [message], "max_completion_tokens": output_tokens}
 
 
+# What the engine answers in the scripted part of the check: characters of many bytes, and calls of a tool.
+SCRIPTS = [
+    'Grüße aus Köln: 世界，你好！🙂👩\u200d👩\u200d👧 "quoted" \\ \t— ça va? Привет, мир. ',
+    'I look it up.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Köln 世界", "days": 3}}\n</tool_call>',
+    '<tool_call>\n{"name": "weather", "arguments": {"city": "A"}}\n</tool_call>'
+    '<tool_call>\n{"name": "weather", "arguments": {"city": "B", "days": [1, 2.5, null]}}\n</tool_call>',
+]
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Tells the weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}, "days": {}}}}}]
+
+
+def bases(vocabulary):
+    chat = {"messages": [{"role": "user", "content": "Grüße, 世界 🙂 " + vocabulary.text(20, 1)}], "max_completion_tokens": 200}
+    return chat, {"prompt": vocabulary.ids(20, 2), "max_tokens": 200}
+
+
+def streamed_and_whole(model, pairs):
+    requests = []
+    for stream in (False, True):
+        for path, body in pairs:
+            request = {"model": model, "ignore_eos": True, "temperature": 1.0} | body
+            if stream:
+                request |= {"stream": True, "stream_options": {"include_usage": True}}
+            requests.append((path, request))
+    return requests
+
+
 def equality_requests(vocabulary, model):
     """(path, body) of requests with everything that shapes text; the engine answers them with tokens of all kinds."""
-    chat = {"messages": [{"role": "user", "content": "Grüße, 世界 🙂 " + vocabulary.text(20, 1)}], "max_completion_tokens": 200}
-    completion = {"prompt": vocabulary.ids(20, 2), "max_tokens": 200}
+    chat, completion = bases(vocabulary)
     variants = [
         {},
         {"stop": ["e"]},
         {"stop": ["the", "an", "🙂"], "include_stop_str_in_output": True},
         {"skip_special_tokens": False},
+        {"n": 3},
     ]
-    requests = []
-    for stream in (False, True):
-        for path, base in (("/v1/chat/completions", chat), ("/v1/completions", completion)):
-            for variant in variants:
-                request = {"model": model, "ignore_eos": True, "temperature": 1.0} | base | variant
-                if stream:
-                    request |= {"stream": True, "stream_options": {"include_usage": True}}
-                requests.append((path, request))
-    return requests
+    pairs = [(path, base | variant) for path, base in (("/v1/chat/completions", chat), ("/v1/completions", completion))
+             for variant in variants]
+    return streamed_and_whole(model, pairs)
+
+
+def logprobs_requests(vocabulary, model):
+    """The same for log-probabilities; the engine answers them with words."""
+    chat, completion = bases(vocabulary)
+    return streamed_and_whole(model, [
+        pair for top in (0, 3) for pair in (
+            ("/v1/chat/completions", chat | {"logprobs": True, "top_logprobs": top}),
+            ("/v1/completions", completion | {"logprobs": top}))
+    ])
+
+
+def scripted_requests(vocabulary, model, length):
+    """The same for a script of `length` tokens."""
+    chat, completion = bases(vocabulary)
+    chat = chat | {"max_completion_tokens": length}
+    return streamed_and_whole(model, [
+        ("/v1/completions", completion | {"max_tokens": length}),
+        ("/v1/chat/completions", chat),
+        ("/v1/chat/completions", chat | {"tools": TOOLS}),
+        ("/v1/chat/completions", chat | {"tools": TOOLS, "n": 2, "parallel_tool_calls": False}),
+    ])
