@@ -24,7 +24,7 @@ enum VLLMSwift {
 
     static func run(_ words: [String]) -> Int32 {
         switch words.first {
-        case "frontend": return frontend(Array(words.dropFirst()))
+        case "frontend": return runAPIServerWorker(Array(words.dropFirst()))
         case "serve": return serve(.serve, Array(words.dropFirst()))
         case "render": return serve(.render, Array(words.dropFirst()))
         case "--version", "-V": return output("vllm-swift \(ProductVersion.text)\n")
@@ -38,7 +38,11 @@ enum VLLMSwift {
         }
     }
 
-    private static func frontend(_ words: [String]) -> Int32 {
+    /// One frontend process of a supervisor, the only one or one of `--api-server-count` (vLLM:
+    /// `run_api_server_worker_proc`). It inherits the HTTP socket and those for engines, or binds the latter and tells their
+    /// addresses; which of several it is shows in the title that `ps` has of it
+    /// and in its log lines, both of the supervisor's choice.
+    private static func runAPIServerWorker(_ words: [String]) -> Int32 {
         do throws(UsageError) {
             switch try FrontendCommandLine.parse(words) {
             case .help: return output(FrontendCommandLine.help)
@@ -82,7 +86,7 @@ enum VLLMSwift {
     private static func prepare() throws(UsageError) -> ServerEnvironment {
         let environment = try ServerEnvironment(ProcessEnvironment.variables())
         let handler = FrontendLogHandler(
-            level: FrontendLogHandler.level(named: environment.logLevel),
+            name: environment.processName, level: FrontendLogHandler.level(named: environment.logLevel),
             useColors: getenv("NO_COLOR") == nil && isatty(STDERR_FILENO) == 1)
         LoggingSystem.bootstrap { _ in handler }
         return environment

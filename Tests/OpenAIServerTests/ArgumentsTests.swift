@@ -254,7 +254,7 @@ struct Unexpected: Error {}
 
 @Suite struct LogTests {
     @Test func linesHaveTheShapeOfVLLM() {
-        let handler = FrontendLogHandler(level: .info, useColors: false)
+        let handler = FrontendLogHandler(name: "SwiftFrontend", level: .info, useColors: false)
         let line = handler.line(
             level: .warning, message: "engine is slow", metadata: ["b": "2", "a": "1"], file: "Module/File.swift",
             line: 12, second: 0)

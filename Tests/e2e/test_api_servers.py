@@ -19,6 +19,13 @@ def service(start_server):
     return start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--api-server-count", "3")
 
 
+def test_processes_can_be_told_apart(service):
+    titles = sorted(processes.command(pid).split()[0] for pid in frontends(service))
+    assert titles == [f"VLLM::APIServer_{index}" for index in range(3)]
+    for index in range(3):
+        assert re.search(rf"^\(SwiftFrontend_{index} pid=\d+\) INFO .*engines are ready", service.log(), re.MULTILINE)
+
+
 def complete(server, tokens=TOKENS):
     answer = server.post("/v1/completions", {"model": "m", "prompt": "hello", "max_tokens": tokens, "ignore_eos": True})
     assert answer.status == 200, answer.body

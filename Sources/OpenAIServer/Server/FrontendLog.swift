@@ -10,10 +10,10 @@ package struct FrontendLogHandler: LogHandler {
     private let prefix: String
     private let useColors: Bool
 
-    package init(level: Logger.Level, useColors: Bool) {
+    package init(name: String, level: Logger.Level, useColors: Bool) {
         logLevel = level
         self.useColors = useColors
-        prefix = "(SwiftFrontend pid=\(getpid()))"
+        prefix = "(\(name) pid=\(getpid()))"
     }
 
     package subscript(metadataKey key: String) -> Logger.Metadata.Value? {

@@ -3,6 +3,8 @@ import NIOCore
 /// The environment variables of vLLM's frontends that have a meaning here.
 package struct ServerEnvironment: Sendable {
     package var logLevel: String?
+    /// `VLLM_ENGINE_PROCESS_NAME`: what this process is called in log lines; the supervisor tells several apart.
+    package var processName = "SwiftFrontend"
     package var deathDescriptor: Int32?
     package var eventLoopCount: Int?
     /// `VLLM_ENGINE_LISTEN_WHEN_READY`: accept no connection before every engine has registered.
@@ -29,6 +31,7 @@ package struct ServerEnvironment: Sendable {
 
     package init(_ variables: [String: String]) throws(UsageError) {
         logLevel = variables["VLLM_LOGGING_LEVEL"]
+        if let name = variables["VLLM_ENGINE_PROCESS_NAME"], !name.isEmpty { processName = name }
         deathDescriptor = try Self.int(variables, "VLLM_ENGINE_DEATH_FD", in: 0...1_000_000).map { Int32($0) }
         eventLoopCount = try Self.int(variables, "VLLM_SWIFT_EVENT_LOOPS", in: 1...1024)
         startupReport = variables["VLLM_ENGINE_STARTUP"]

@@ -76,6 +76,7 @@ package final class FrontendProcessManager: FrontendManager {
             environment: launch.environment)
         if restarts == 0 { request.environment["VLLM_ENGINE_STARTUP"] = launch.startupReport }
         request.title = launch.processTitle
+        if launch.kind == .swift { request.environment["VLLM_ENGINE_PROCESS_NAME"] = launch.processName }
         let death = request.inherit(factory.deathDescriptor)
         request.environment[OrphanGuard.deathDescriptorVariable] = String(death)
         let listenDescriptor = request.inherit(listener.descriptor.rawValue)
