@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ from server import BINARY, DEFAULT_MODEL, wait_until
 from test_control import BackgroundStream, command, start_mock, status  # noqa: F401
 
 RUST_FRONTEND = os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")
+PYTHON = os.environ.get("VLLM_E2E_PYTHON")
 BODY = {"model": "m", "prompt": "hello", "max_tokens": 2, "ignore_eos": True}
 
 
@@ -133,11 +135,53 @@ def test_swift_beside_rust(start_mock):
     assert sum(counts) == 60 and min(counts) > 5, counts
 
 
+def test_before_several_engines(start_mock):
+    server = start_mock("--frontend", "swift,swift", "--split", "50/50", "--data-parallel-size", "3", "--mock-itl-ms", "2")
+    first, second = parts(server)
+    ask(server, 60)
+    assert requests_answered(first) + requests_answered(second) == 60
+    for part in (first, second):
+        engines = set(re.findall(r'vllm:request_success_total\{engine="(\d)"[^}]*\} [1-9]', page(part["socket"], "/metrics")))
+        assert engines == {"0", "1", "2"}, engines
+    # Either frontend's requests end when an engine dies, and the service with them.
+    streams = [BreakableStream(server, 4000) for _ in range(6)]
+    for stream in streams:
+        stream.wait_for_tokens(2)
+    os.kill(server.child("engine"), signal.SIGKILL)
+    assert [stream.finish()[-1] for stream in streams] == ["[DONE]"] * 6
+    assert server.wait_exit(10) == 1
+    server.assert_gone()
+
+
+@pytest.mark.skipif(not PYTHON, reason="needs the interpreter of an environment with vLLM 0.32 (VLLM_E2E_PYTHON)")
+def test_swift_beside_python(start_mock, tmp_path):
+    server = start_mock("--frontend", "swift,python", "--python", PYTHON, "--split", "50/50",
+                        environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
+    swift, python = parts(server)
+    assert processes.program(python["pid"]).startswith("python")
+    streams = [BackgroundStream(server, 30) for _ in range(12)]
+    ask(server, 60)
+    for stream in streams:
+        events = stream.finish()
+        assert events[-1] == "[DONE]" and '"finish_reason":"length"' in events[-2].replace(" ", ""), events[-2]
+    counts = [requests_answered(swift), requests_answered(python)]
+    assert sum(counts) == 72 and min(counts) > 5, counts
+    os.kill(swift["pid"], signal.SIGKILL)
+    assert wait_until(lambda: parts(server)[0]["restarts"] == 1, 10)
+    ask(server, 20)
+
+
 @pytest.mark.parametrize("args, text", [
     (["--frontend", "swift,swift"], "needs --split"),
     (["--frontend", "swift,swift", "--split", "50"], "--split 50 must give each"),
     (["--frontend", "swift,swift", "--split", "0/100"], "must give each"),
-    (["--frontend", "swift,python", "--split", "50/50"], "Python server cannot take part"),
+    (["--frontend", "swift,python", "--split", "50/50", "--python", "/no/such"], "not an executable file"),
+    (["--frontend", "swift,swift", "--split", "50/50", "--data-parallel-size", "2", "--data-parallel-size-local", "1",
+      "--data-parallel-address", "127.0.0.1"], "all engines run on this machine"),
+    (["--frontend", "swift,swift", "--split", "50/50", "--data-parallel-size", "2", "--data-parallel-size-local", "1",
+      "--data-parallel-address", "127.0.0.1", "--data-parallel-hybrid-lb"], "all engines run on this machine"),
+    (["--frontend", "swift,swift", "--split", "50/50", "--data-parallel-address", "127.0.0.1", "--headless"],
+     "all engines run on this machine"),
     (["--frontend", "swift,swift", "--split", "50/50", "--uds", "/tmp/x.sock"], "unix socket cannot be shared"),
     (["--frontend", "swift,swift", "--split", "50/50", "--api-server-count", "2"], "exclude each other"),
 ])

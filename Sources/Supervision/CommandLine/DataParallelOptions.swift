@@ -26,10 +26,14 @@ package struct DataParallelOptions: ParsableArguments {
             """)
     package var dataParallelHybridLb = false
 
-    @Flag(help: "As in vLLM only for mixture-of-experts models, which the engine does not have.")
+    @Flag(
+        help: """
+            The same with one engine per machine, for mixture-of-experts models; engines of other models need nothing of \
+            each other.
+            """)
     package var dataParallelExternalLb = false
 
-    @Option(help: ArgumentHelp("The same.", valueName: "n"))
+    @Option(help: ArgumentHelp("Rank of that engine; implies --data-parallel-external-lb.", valueName: "n"))
     package var dataParallelRank: Int?
 
     @Flag(help: "No frontend: the engines of this machine work for the one at --data-parallel-address.")
@@ -38,19 +42,29 @@ package struct DataParallelOptions: ParsableArguments {
     package init() {}
 
     package mutating func validate() throws {
-        if dataParallelExternalLb || dataParallelRank != nil {
-            let option = dataParallelRank == nil ? "--data-parallel-external-lb" : "--data-parallel-rank"
-            throw ValidationError(
-                "\(option): only mixture-of-experts models have ranks that depend on each other; behind a load "
-                    + "balancer of yours start independent services without --data-parallel options")
+        guard wantsExternal else { return }
+        func fail(_ text: String) -> ValidationError { ValidationError(text) }
+        guard !dataParallelHybridLb, dataParallelStartRank == nil else {
+            throw fail(
+                "--data-parallel-external-lb (or --data-parallel-rank) and --data-parallel-hybrid-lb (or "
+                    + "--data-parallel-start-rank) exclude each other")
         }
+        guard dataParallelSize > 1 else { throw fail("--data-parallel-external-lb needs --data-parallel-size above 1") }
+        guard dataParallelRank != nil else { throw fail("--data-parallel-external-lb needs --data-parallel-rank") }
+        guard dataParallelSizeLocal ?? 1 == 1 else {
+            throw fail("--data-parallel-rank is about one engine: --data-parallel-size-local can only be 1")
+        }
+        guard !headless else { throw fail("--headless and --data-parallel-external-lb exclude each other") }
     }
+
+    /// One engine per node and a load balancer outside (vLLM: external load balancing).
+    var wantsExternal: Bool { dataParallelExternalLb || dataParallelRank != nil }
 
     var description: DataParallelTopology.Description {
         var description = DataParallelTopology.Description()
         description.size = dataParallelSize
-        description.localSize = dataParallelSizeLocal
-        description.startRank = dataParallelStartRank
+        description.localSize = wantsExternal ? 1 : dataParallelSizeLocal
+        description.startRank = dataParallelRank ?? dataParallelStartRank
         description.address = dataParallelAddress
         description.rpcPort = dataParallelRpcPort
         description.isHeadless = headless
@@ -67,6 +81,8 @@ package struct DataParallelOptions: ParsableArguments {
         arguments.set("data_parallel_address", dataParallelAddress)
         arguments.set("data_parallel_rpc_port", dataParallelRpcPort.map { Int($0) })
         arguments.set("data_parallel_start_rank", dataParallelStartRank)
-        if kind == .python { arguments.set("data_parallel_hybrid_lb", dataParallelHybridLb ? true : nil) }
+        guard kind == .python else { return }
+        arguments.set("data_parallel_rank", dataParallelRank)
+        arguments.set("data_parallel_hybrid_lb", dataParallelHybridLb ? true : nil)
     }
 }

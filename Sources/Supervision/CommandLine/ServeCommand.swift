@@ -88,10 +88,10 @@ package struct ServeCommand: ParsableCommand {
             throw SupervisionError(.usage, "--split needs a TCP port: a unix socket cannot be shared by weight")
         }
         let kind = shares.first?.kind ?? FrontendKind(supervisor.frontend)
-        if kind != .python, supervisor.python != nil {
+        if kind != .python, !shares.contains(where: { $0.kind == .python }), supervisor.python != nil {
             throw SupervisionError(.usage, "--python is only for --frontend python")
         }
-        if kind == .python, supervisor.frontendBinary != nil {
+        if kind == .python, shares.isEmpty, supervisor.frontendBinary != nil {
             throw SupervisionError(.usage, "--frontend python takes --python, not --frontend-binary")
         }
         if supervisor.apiServerCount > 1, kind != .swift, kind != .python {
@@ -185,6 +185,13 @@ package struct ServeCommand: ParsableCommand {
         // The scripted engine plays the model whose tokenizer it has.
         configuration.modelIsMixtureOfExperts =
             configuration.frontendArguments["model_tag"]?.stringValue.map(ModelFolder.isMixtureOfExperts) ?? false
+        if dataParallel.wantsExternal, !configuration.modelIsMixtureOfExperts {
+            throw SupervisionError(
+                .usage,
+                "--data-parallel-external-lb and --data-parallel-rank are for mixture-of-experts models: the engines of "
+                    + "any other model are independent; behind a load balancer of yours start one service each, without "
+                    + "--data-parallel options")
+        }
         if configuration.modelIsMixtureOfExperts, topology.size > 1, configuration.engineRestarts.limit > 0 {
             throw SupervisionError(
                 .usage,

@@ -32,10 +32,6 @@ extension SupervisorOptions {
             throw SupervisionError(.usage, "--split and --api-server-count exclude each other")
         }
         let kinds = names.map { FrontendKind($0) }
-        guard !kinds.contains(.python) else {
-            throw SupervisionError(
-                .usage, "--split: vLLM's Python server cannot take part, it expects to be one of its own kind only")
-        }
         let binaries = frontendBinary.map {
             $0.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
         }
@@ -46,6 +42,7 @@ extension SupervisorOptions {
         }
         let programs = try zip(kinds, names.indices).map { kind, index in
             let explicit = binaries?[index] ?? ""
+            if kind == .python { return try Binaries.frontend(kind, explicit: explicit.isEmpty ? python : explicit) }
             return try Binaries.frontend(kind, explicit: explicit.isEmpty ? nil : explicit)
         }
         var contracts = try zip(kinds, programs).map { kind, program in
