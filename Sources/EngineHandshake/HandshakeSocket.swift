@@ -8,6 +8,10 @@ package final class HandshakeSocket {
     package enum Event: Equatable, Sendable {
         case hello(rank: Int)
         case ready(rank: Int)
+        /// To be answered with ``answer(_:toRank:)``.
+        case lost(rank: Int, returns: Bool)
+        /// After ``expectAgain(rank:initMessage:)`` it may be handled once more.
+        case returned(rank: Int)
         /// Nothing was answered.
         case violation(String)
     }
@@ -48,6 +52,10 @@ package final class HandshakeSocket {
         self.initMessage = initMessage.encode()
     }
 
+    package func answer(_ answer: EngineReturnAnswer, toRank rank: Int) throws(ZMQError) {
+        try socket.send(frames: [EngineIdentity.encode(rank: rank), answer.encode()])
+    }
+
     /// The next message: its sender's identity first. Nil when there is none.
     package func receive() throws(ZMQError) -> [[UInt8]]? { try socket.receiveFrames() }
 
@@ -73,6 +81,8 @@ package final class HandshakeSocket {
             try socket.send(frames: [frames[0], initMessage])
             return .hello(rank: rank)
         case .engineReady(let rank): return .ready(rank: rank)
+        case .engineLost(let rank, let returns): return .lost(rank: rank, returns: returns)
+        case .engineReturned(let rank): return .returned(rank: rank)
         }
     }
 }

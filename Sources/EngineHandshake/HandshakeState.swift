@@ -8,6 +8,10 @@ package struct HandshakeState {
         /// Answer with INIT.
         case sendInit(rank: Int)
         case engineReady(rank: Int)
+        /// An engine of another machine has died; `returns`: another process is to take its place.
+        case engineLost(rank: Int, returns: Bool)
+        /// An engine of another machine that was ready begins anew.
+        case engineReturned(rank: Int)
     }
 
     /// A violation of the protocol.
@@ -107,6 +111,12 @@ package struct HandshakeState {
             phases[index] = .ready
             instances[index] = message.instanceID
             return .engineReady(rank: rank)
+        case (_, .lost):
+            try checkOrigin(rank, message)
+            return .engineLost(rank: rank, returns: message.returns)
+        case (.ready, .hello) where !localRanks.contains(rank):
+            try checkOrigin(rank, message)
+            return .engineReturned(rank: rank)
         case (_, .hello):
             throw Violation(
                 description: "engine \(rank) connected twice: is there a second engine with the same --engine-index?")

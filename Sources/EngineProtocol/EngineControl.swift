@@ -76,6 +76,37 @@ package struct EngineControlEvent: Sendable, Equatable {
     }
 }
 
+/// Answer to LOST: whether the node with the frontends takes another process in place of the engine. vLLM's launcher, whose
+/// handshake is over when all engines are ready, never answers.
+package struct EngineReturnAnswer: Sendable, Equatable {
+    /// Why not; nil = it is expected.
+    package var refusal: String?
+
+    package init(refusal: String? = nil) { self.refusal = refusal }
+
+    package init(decoding payload: UnsafeRawBufferPointer) throws(MessagePackError) {
+        var reader = MessagePackReader(payload)
+        var found = false
+        for _ in 0..<(try reader.readMapHeader()) {
+            switch try reader.readKey() {
+            case "refusal":
+                found = true
+                refusal = try reader.readOptional { r throws(MessagePackError) in try r.readString() }
+            default: try reader.skip()
+            }
+        }
+        guard found else { throw MessagePackError(.missingField("refusal"), offset: 0) }
+    }
+
+    package func encode() -> [UInt8] {
+        var output: [UInt8] = []
+        output.packMapHeader(1)
+        output.pack(key: "refusal")
+        output.pack(optional: refusal)
+        return output
+    }
+}
+
 /// What our supervisor tells our frontend when an engine has died: vLLM's sentinel, followed by whose death it is. vLLM's
 /// Rust frontend reads the first frame only; its Python frontend takes the sentinel only when it is alone.
 package struct EngineDeathNotice: Sendable, Equatable {

@@ -12,9 +12,10 @@ package enum EngineIdentity {
     }
 }
 
-/// HELLO or READY, which an engine sends on the handshake socket.
+/// HELLO or READY, which an engine sends on the handshake socket, or LOST, which our headless supervisor sends in place of
+/// an engine that died.
 package struct EngineHandshakeMessage: Sendable, Equatable {
-    package enum Status: String, Sendable { case hello = "HELLO", ready = "READY" }
+    package enum Status: String, Sendable { case hello = "HELLO", ready = "READY", lost = "LOST" }
     package var status: Status
     /// Started by the process it shakes hands with.
     package var isLocal: Bool
@@ -24,6 +25,8 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
     package var parallelConfigHash: String?
     /// The one that the engine also registers with (READY of our engine only).
     package var instanceID: String?
+    /// Another process with that rank shall start (LOST only; answered with ``EngineReturnAnswer``).
+    package var returns = false
 
     package init(
         status: Status, isLocal: Bool, isHeadless: Bool, parallelConfigHash: String? = nil, instanceID: String? = nil
@@ -48,6 +51,7 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
             case "headless": isHeadless = try reader.readBool()
             case "parallel_config_hash": parallelConfigHash = try reader.readString()
             case "instance_id": instanceID = try reader.readString()
+            case "returns": returns = try reader.readBool()
             default: try reader.skip()
             }
         }
@@ -60,7 +64,7 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
 
     package func encode() -> [UInt8] {
         var output: [UInt8] = []
-        output.packMapHeader(3 + (parallelConfigHash == nil ? 0 : 1) + (instanceID == nil ? 0 : 1))
+        output.packMapHeader(3 + (parallelConfigHash == nil ? 0 : 1) + (instanceID == nil ? 0 : 1) + (returns ? 1 : 0))
         output.pack(key: "status")
         output.pack(status.rawValue)
         output.pack(key: "local")
@@ -74,6 +78,10 @@ package struct EngineHandshakeMessage: Sendable, Equatable {
         if let instanceID {
             output.pack(key: "instance_id")
             output.pack(instanceID)
+        }
+        if returns {
+            output.pack(key: "returns")
+            output.pack(true)
         }
         return output
     }

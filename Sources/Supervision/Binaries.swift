@@ -96,38 +96,4 @@ package enum Binaries {
         defer { free(directory) }
         return "\(String(cString: directory))/\(path)"
     }
-
-    /// What kind of `vllm-rs frontend` a program is, by asking it.
-    package static func contract(of program: String) throws -> FrontendContract {
-        let help = try capture(program, ["frontend", "--help"])
-        let version = try capture(program, ["--version"])
-        guard let contract = FrontendContract(versionText: version, helpText: help) else {
-            throw SupervisionError(
-                .usage, "\(program) does not look like a frontend: `frontend --help` shows no --listen-fd")
-        }
-        return contract
-    }
-
-    /// Standard output of a short-lived program, at most 256 KiB within 5 seconds.
-    private static func capture(_ program: String, _ arguments: [String]) throws -> String {
-        let (read, write) = try FileDescriptor.pipe()
-        let process = try SubprocessWrapper(
-            SpawnRequest(
-                name: program, executable: program, arguments: arguments, standardOutput: write.rawValue))
-        defer { process.close() }
-        write.close()
-        let deadline = ContinuousClock.now + .seconds(5)
-        var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 16384)
-        while bytes.count < 256 << 10 {
-            var entry = pollfd(fd: read.rawValue, events: Int16(POLLIN), revents: 0)
-            guard poll(&entry, 1, (deadline - .now).pollMilliseconds) > 0 else {
-                throw SupervisionError(.usage, "\(program) \(arguments.joined(separator: " ")) does not answer")
-            }
-            let count = retryingInterrupts { Glibc.read(read.rawValue, &chunk, chunk.count) }
-            if count <= 0 { break }
-            bytes += chunk[..<count]
-        }
-        return String(decoding: bytes, as: UTF8.self)
-    }
 }

@@ -29,19 +29,59 @@ extension Supervisor {
             \(child.process.exitDescription); starting another after \(milliseconds(delay)) ms \
             (\(engineRestarts.count) of \(engineRestarts.limit) allowed)
             """)
+        let recovery = beginRecovery(ofRank: rank)
+        recovery.timers.append(
+            loop.schedule(after: delay) { [unowned self] in startSuccessor(ofEngine: rank) })
+        return true
+    }
+
+    /// The frontends are told that this engine is dead.
+    private func beginRecovery(ofRank rank: Int) -> EngineRecovery {
         let isFirst = recovery == nil
         let recovery = recovery ?? EngineRecovery()
         self.recovery = recovery
         recovery.ranks.insert(rank)
-        enter(engines.children.contains { $0.process.isAlive } ? "degraded" : "engine lost")
+        enter(recovery.ranks.count < configuration.dataParallel.servedRanks.count ? "degraded" : "engine lost")
         stopProbe()
         // A foreign frontend that is waiting for its first engine would take it for its own end.
         if isFirst || frontendSurvivesEngine { sendEngineDead(rank: rank) }
-        if let swap, swap.phase == .starting { swap.registeredEngines.remove(rank) }
+        if let swap, swap.phase == .starting { swap.forget(rank: rank) }
         if isFirst, !frontendSurvivesEngine { endForeignFrontend(recovery) }
+        return recovery
+    }
+
+    /// The node of an engine of another machine says that it has died. Without a successor that is the end of the service,
+    /// as with an engine of this machine.
+    func remoteEngineLost(rank: Int, returns: Bool) -> EngineReturnAnswer {
+        let name = "engine \(rank) of another machine"
+        func refuse(_ reason: String) -> EngineReturnAnswer {
+            lostRemoteEngine = "\(name) ended unexpectedly; \(reason)"
+            return EngineReturnAnswer(refusal: reason)
+        }
+        guard !isStopping else { return EngineReturnAnswer(refusal: "the service is stopping") }
+        guard returns else { return refuse("its node does not start another") }
+        guard state != "starting" else { return refuse("the service was still starting") }
+        guard configuration.engineRestarts.limit > 0 else {
+            return refuse("the service was started without --restart on-failure")
+        }
+        guard frontendSurvivesEngine else {
+            return refuse("vLLM's frontends end with their engine and take others only from this machine")
+        }
+        guard engineRestarts.delay(now: .now) != nil else {
+            return refuse("engines were restarted \(engineRestarts.count) times already")
+        }
+        logger.error(
+            "\(name) ended unexpectedly; another is expected (\(engineRestarts.count) of \(engineRestarts.limit) allowed)"
+        )
+        let recovery = beginRecovery(ofRank: rank)
+        handshake?.expectAgain(rank: rank, initMessage: initMessage)
         recovery.timers.append(
-            loop.schedule(after: delay) { [unowned self] in startSuccessor(ofEngine: rank) })
-        return true
+            loop.schedule(after: configuration.engineReadyTimeout) { [unowned self] in
+                guard self.recovery?.ranks.contains(rank) == true else { return }
+                let seconds = configuration.engineReadyTimeout.components.seconds
+                lostRemoteEngine = "\(name) ended unexpectedly and has not come back within \(seconds) s"
+            })
+        return EngineReturnAnswer()
     }
 
     /// vLLM's frontends take the death of an engine for their own.
@@ -157,8 +197,8 @@ extension Supervisor {
     ///
     /// - Parameter rank: which engine, for our frontend; nil = all of them.
     func sendEngineDead(rank: Int? = nil) {
-        var addressees = (frontends?.transports ?? []).map { (transport: $0, kind: frontends?.kind) }
-        if let swap { addressees.append((swap.idle.transport, swap.idle.kind)) }
+        let all = [frontends, swap?.idle].compactMap { $0 }
+        let addressees = all.flatMap { manager in manager.transports.map { (transport: $0, kind: manager.kind) } }
         for (transport, kind) in addressees {
             guard let context, let socket = try? ZMQSocket(.push, context: context) else { return }
             // Lets the message go out after the socket is closed here.
@@ -175,17 +215,17 @@ extension Supervisor {
 
     /// For engines that start now: every frontend under the index that the other engines know it by.
     var initMessage: EngineInitMessage {
-        let current = frontends?.transports ?? []
         var transports: [Int: FrontendTransport] = [:]
-        // Several keep their places; a single one may have taken another in a swap.
-        for (index, transport) in current.enumerated() {
-            transports[current.count == 1 ? clientIndex : index] = transport
-        }
-        // So do those of a split of which one is left.
+        for (index, transport) in zip(clientIndices, frontends?.transports ?? []) { transports[index] = transport }
+        // One of a split may be gone; the others keep their places.
         if let split = frontends as? SplitFrontendManager {
             transports = Dictionary(uniqueKeysWithValues: split.parts.map { ($0.clientIndex, $0.manager.transport) })
         }
-        if let swap, swap.phase == .starting { transports[swap.clientIndex] = swap.successor.transport }
+        if let swap, swap.phase == .starting {
+            for (index, transport) in zip(swap.clientIndices, swap.successor.transports) {
+                transports[index] = transport
+            }
+        }
         let count = (transports.keys.max() ?? 0) + 1
         var inputs = Array(repeating: "", count: count)
         var outputs = inputs

@@ -1,11 +1,13 @@
+import EngineHandshake
 import EngineProtocol
+import Logging
 
 /// How the supervisor starts frontends.
 extension Supervisor {
     /// Of several frontends on one socket anyone may have answered.
     var everyFrontendAccepts: Bool {
         if let split = frontends as? SplitFrontendManager { return split.acceptsConnections }
-        guard configuration.apiServerCount > 1, let frontends, let listener else { return true }
+        guard let frontends, frontends.processes.count > 1, let listener else { return true }
         return frontends.processes.allSatisfy {
             !$0.isAlive || ProcessInfo.acceptsConnections($0.pid, on: listener.descriptor.rawValue)
         }
@@ -20,22 +22,34 @@ extension Supervisor {
         if !configuration.split.isEmpty {
             return try startSplit(launch, listener, transports, directory, factory)
         }
+        return try startOneOrMore(launch, listener, transports, directory, factory)
+    }
+
+    private func startOneOrMore(
+        _ launch: FrontendLaunch, _ listener: HTTPListener, _ transports: [FrontendTransport],
+        _ directory: RuntimeDirectory, _ factory: ChildFactory
+    ) throws -> any FrontendManager {
         guard transports.count > 1 else {
             return try FrontendProcessManager(
                 launch, listener: listener, transport: transports[0], directory: directory, factory: factory)
         }
-        launch.metricsDirectory = try directory.createFolder("metrics")
+        var launch = launch
+        generation += 1
+        launch.metricsDirectory = try directory.createFolder("metrics-\(generation)")
         // One that is not ready must not take connections that another could serve.
         launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
         return try APIServerProcessManager(
             launch, listener: listener, transports: transports, directory: directory, factory: factory)
     }
 
+    /// - Parameter mayTell: there is time for the frontend to tell which ports it has bound.
     func makeTransport(
-        _ contract: FrontendContract, _ directory: RuntimeDirectory
+        _ contract: FrontendContract, _ directory: RuntimeDirectory, mayTell: Bool = true
     ) throws -> FrontendTransport {
         func address() -> String { engineSideAddress(directory) }
-        if !contract.adoptsListeners, configuration.frontend == .swift || configuration.dataParallel.frontendsAreLocal {
+        if !contract.adoptsListeners,
+            configuration.frontend == .swift && mayTell || configuration.dataParallel.frontendsAreLocal
+        {
             return .addresses(input: address(), output: address())
         }
         let input = try ZMQListener(address: address(), sends: true)
@@ -69,18 +83,41 @@ extension Supervisor {
         return launch
     }
 
-    /// Starts a frontend beside the one that serves, on the same HTTP socket.
-    func startSuccessor(
-        _ kind: FrontendKind, program: String, contract: FrontendContract
-    ) throws -> FrontendProcessManager {
+    /// Starts frontends beside those that serve, on the same HTTP socket.
+    func startSuccessors(
+        _ kind: FrontendKind, program: String, contract: FrontendContract, count: Int
+    ) throws -> any FrontendManager {
         guard let directory, let factory, let listener else { throw SupervisionError(.failure, "not started yet") }
         var launch = frontendLaunch()
         launch.kind = kind
         launch.executable = program
         launch.contract = contract
         launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
-        return try FrontendProcessManager(
-            launch, listener: listener, transport: try makeTransport(contract, directory), directory: directory,
-            factory: factory)
+        let transports = try (0..<count).map { _ in try makeTransport(contract, directory, mayTell: false) }
+        return try startOneOrMore(launch, listener, transports, directory, factory)
+    }
+
+    /// Engines that are told of further frontends only when they start: vLLM's own.
+    var foreignEngines: [Int] {
+        configuration.dataParallel.servedRanks.filter { handshake?.state.instance(ofRank: $0) == nil }
+    }
+
+    /// A successor would never get to know them.
+    func hasForeignEngines(for frontend: SupervisedProcess) -> Bool {
+        guard recovery == nil, !foreignEngines.isEmpty else { return false }
+        let list = foreignEngines.map(String.init).joined(separator: ", ")
+        logger.error("\(frontend.name) cannot be replaced: vLLM's own engines (\(list)) register once, when they start")
+        return true
+    }
+
+    /// Engines notice by themselves when the frontend behind a unix socket comes back; over TCP they cannot tell that from
+    /// a fault of the network.
+    func introduce(frontendAt place: Int?, of frontends: any FrontendManager) {
+        guard let place, case let transport = frontends.transports[place], transport.inputAddress.hasPrefix("tcp://")
+        else { return }
+        let index = clientIndices.lowerBound + place
+        sendToEngines(.disconnectFrontend(clientIndex: index))
+        sendToEngines(
+            .connectFrontend(clientIndex: index, input: transport.inputAddress, output: transport.outputAddress))
     }
 }

@@ -3,90 +3,139 @@ import Glibc
 import JSONBytes
 import Logging
 
-/// One exchange of the frontend under load: the successor shares the HTTP socket, has engine sockets of its own, and
-/// takes over once every engine has registered with it and it accepts connections; then its predecessor is drained.
+/// One exchange of the frontends under load: the successors share the HTTP socket, have engine sockets of their own, and
+/// take over once every engine has registered with each and all accept connections; then their predecessors are drained.
 final class FrontendSwap {
     enum Phase { case starting, draining }
 
-    let successor: FrontendProcessManager
-    let predecessor: FrontendProcessManager
-    /// Of the successor, at the engines.
-    let clientIndex: Int
+    let successor: any FrontendManager
+    let predecessor: any FrontendManager
+    /// Of the successors, at the engines.
+    let clientIndices: Range<Int>
+    let predecessorIndices: Range<Int>
     let exchange: ControlServer.Exchange
     let startedAt = ContinuousClock.now
     let drainTimeout: Duration
     var phase = Phase.starting
-    var predecessorIndex = 0
-    var registeredEngines: Set<Int> = []
+    /// Engines by the successor they have registered with.
+    private var registrations: [Int: Set<Int>] = [:]
     var timer: EventLoop.TimerID?
 
     init(
-        successor: FrontendProcessManager, predecessor: FrontendProcessManager, clientIndex: Int,
-        exchange: ControlServer.Exchange, drainTimeout: Duration
+        successor: any FrontendManager, at clientIndices: Range<Int>, predecessor: any FrontendManager,
+        at predecessorIndices: Range<Int>, exchange: ControlServer.Exchange, drainTimeout: Duration
     ) {
         self.successor = successor
+        self.clientIndices = clientIndices
         self.predecessor = predecessor
-        self.clientIndex = clientIndex
+        self.predecessorIndices = predecessorIndices
         self.exchange = exchange
         self.drainTimeout = drainTimeout
     }
 
-    /// The one that does not serve, or no longer.
-    var idle: FrontendProcessManager { phase == .starting ? successor : predecessor }
+    /// Those that do not serve, or no longer.
+    var idle: any FrontendManager { phase == .starting ? successor : predecessor }
+
+    func note(_ status: EngineControlEvent.Status, of rank: Int, with clientIndex: Int) {
+        switch status {
+        case .registered: registrations[clientIndex, default: []].insert(rank)
+        case .lost: registrations[clientIndex]?.remove(rank)
+        case .refused, .closed: break
+        }
+    }
+
+    /// The engine died.
+    func forget(rank: Int) {
+        for index in registrations.keys { registrations[index]?.remove(rank) }
+    }
+
+    func isKnown(to engines: Int) -> Bool { clientIndices.allSatisfy { registrations[$0]?.count == engines } }
 }
 
 /// `vllm-engine swap`
 extension Supervisor {
+    /// Places for frontends in our engine.
+    private static let mostClients = 64
+
     func beginSwap(_ request: JSONObject, _ exchange: ControlServer.Exchange) {
         do {
-            swap = try makeSwap(request, exchange)
+            try checkSwap()
+            guard let name = request["frontend"]?.stringValue else {
+                throw SupervisionError(.usage, "the request names no frontend")
+            }
+            let seconds = request["timeout"]?.numberValue?.doubleValue ?? 600
+            guard (0...1e6).contains(seconds) else {
+                throw SupervisionError(.usage, "timeout must be 0 to 1000000 seconds")
+            }
+            let kind = FrontendKind(name)
+            let program = try Binaries.frontend(kind, explicit: request["binary"]?.stringValue)
+            let start = { [unowned self] (contract: FrontendContract) in
+                try checkSwap()
+                swap = try startSwap(
+                    kind, program: program, contract: contract, drainTimeout: .milliseconds(Int64(seconds * 1000)),
+                    exchange)
+                pollSwap()
+            }
+            switch kind {
+            case .swift, .python: try start(FrontendContract(of: kind, program: program, release: nil))
+            case .rust, .program:
+                // The program may be slow to answer, and children and clients do not wait.
+                contractProbe = try ContractProbe(program, loop: loop) { [unowned self] result in
+                    contractProbe = nil
+                    do { try start(result.get()) } catch { exchange.fail("\(error)") }
+                }
+            }
         } catch {
             exchange.fail("\(error)")
         }
-        pollSwap()
     }
 
-    private func makeSwap(_ request: JSONObject, _ exchange: ControlServer.Exchange) throws -> FrontendSwap {
-        guard configuration.apiServerCount == 1 else {
-            throw SupervisionError(.usage, "swap works with one frontend, not with --api-server-count above 1")
-        }
-        guard configuration.dataParallel.isSingleNode else {
-            throw SupervisionError(.usage, "swap works only if all engines run on this machine")
-        }
+    /// - Throws: why there can be no swap now.
+    private func checkSwap() throws {
         guard configuration.split.isEmpty else {
-            throw SupervisionError(.usage, "swap works with one frontend, not with --split")
+            throw SupervisionError(.usage, "swap works with one kind of frontend, not with --split")
         }
-        guard state == "serving", let frontends = frontends as? FrontendProcessManager,
-            frontends.firstExited() == nil
-        else { throw SupervisionError(.failure, "the service is \(state)") }
-        guard swap == nil else { throw SupervisionError(.failure, "another swap is under way") }
-        guard let name = request["frontend"]?.stringValue else {
-            throw SupervisionError(.usage, "the request names no frontend")
+        guard state == "serving", frontends?.firstExited() == nil else {
+            throw SupervisionError(.failure, "the service is \(state)")
         }
-        let seconds = request["timeout"]?.numberValue?.doubleValue ?? 600
-        guard (0...1e6).contains(seconds) else {
-            throw SupervisionError(.usage, "timeout must be 0 to 1000000 seconds")
+        guard swap == nil, contractProbe == nil else {
+            throw SupervisionError(.failure, "another swap is under way")
         }
-        let kind = FrontendKind(name)
-        let program = try Binaries.frontend(kind, explicit: request["binary"]?.stringValue)
-        let contract = try FrontendContract(of: kind, program: program, release: nil)
+        guard foreignEngines.isEmpty else {
+            let list = foreignEngines.map(String.init).joined(separator: ", ")
+            throw SupervisionError(
+                .usage,
+                "vLLM's own engines (\(list)) register once, with the frontends of their start: there can be no swap")
+        }
+    }
+
+    private func startSwap(
+        _ kind: FrontendKind, program: String, contract: FrontendContract, drainTimeout: Duration,
+        _ exchange: ControlServer.Exchange
+    ) throws -> FrontendSwap {
+        guard let frontends else { throw SupervisionError(.failure, "not started yet") }
         // The engine writes its messages in the form of one family of releases, chosen when it was started.
         guard contract.family == configuration.frontendContract.family else {
             throw SupervisionError(
                 .usage,
-                "\(name) speaks the protocol of vLLM \(contract.family), the engine was started for "
+                "\(kind.processName) speaks the protocol of vLLM \(contract.family), the engine was started for "
                     + "\(configuration.frontendContract.family); restart the service to change that")
         }
-        let successor = try startSuccessor(kind, program: program, contract: contract)
-        let index = clientIndex == 0 ? 1 : 0
-        sendToEngines(
-            .connectFrontend(
-                clientIndex: index, input: successor.transport.inputAddress,
-                output: successor.transport.outputAddress))
+        let count = kind == .swift || kind == .python ? configuration.apiServerCount : 1
+        let first = clientIndices.lowerBound >= count ? 0 : clientIndices.upperBound
+        guard first + count <= Self.mostClients else {
+            throw SupervisionError(
+                .usage, "the engines have places for \(Self.mostClients) frontends, too few for \(count) more")
+        }
+        let successor = try startSuccessors(kind, program: program, contract: contract, count: count)
+        for (index, transport) in zip(first..., successor.transports) {
+            sendToEngines(
+                .connectFrontend(clientIndex: index, input: transport.inputAddress, output: transport.outputAddress))
+        }
         exchange.send(JSONObject([("state", .string("starting"))]))
         return FrontendSwap(
-            successor: successor, predecessor: frontends, clientIndex: index, exchange: exchange,
-            drainTimeout: .milliseconds(Int64(seconds * 1000)))
+            successor: successor, at: first..<first + count, predecessor: frontends, at: clientIndices,
+            exchange: exchange, drainTimeout: drainTimeout)
     }
 
     /// What an engine said about a frontend.
@@ -94,13 +143,9 @@ extension Supervisor {
         if event.status == .refused {
             logger.error("engine \(rank): \(event.error ?? "a command was refused")")
         }
-        guard let swap, swap.phase == .starting, event.clientIndex == swap.clientIndex else { return }
-        switch event.status {
-        case .registered: swap.registeredEngines.insert(rank)
-        case .lost: swap.registeredEngines.remove(rank)
-        case .refused: giveUpSwap(event.error ?? "the engine refuses another frontend")
-        case .closed: break
-        }
+        guard let swap, swap.phase == .starting, swap.clientIndices.contains(event.clientIndex) else { return }
+        swap.note(event.status, of: rank, with: event.clientIndex)
+        if event.status == .refused { giveUpSwap(event.error ?? "the engine refuses another frontend") }
     }
 
     /// Looks every few milliseconds whether the successor can take over.
@@ -112,17 +157,16 @@ extension Supervisor {
         if let child = swap.successor.firstExited() {
             return giveUpSwap("\(child.name) (pid \(child.process.pid)) failed: \(child.process.exitDescription)")
         }
-        let isKnown = swap.registeredEngines.count == configuration.dataParallel.size
-        if isKnown, let listener, let process = swap.successor.processes.first,
-            ProcessInfo.acceptsConnections(process.pid, on: listener.descriptor.rawValue)
+        let isKnown = swap.isKnown(to: configuration.dataParallel.servedRanks.count)
+        if isKnown, let listener,
+            swap.successor.processes.allSatisfy({
+                ProcessInfo.acceptsConnections($0.pid, on: listener.descriptor.rawValue)
+            })
         {
             return switchOver(swap)
         }
         if ContinuousClock.now - swap.startedAt > Self.swapPatience {
-            let why =
-                isKnown
-                ? ""
-                : ": no engine has registered with it; vLLM's own engines register once, with the frontends of their start"
+            let why = isKnown ? "" : ": not every engine has registered with it"
             return giveUpSwap(
                 "the new frontend was not ready after \(Self.swapPatience.components.seconds) s\(why)")
         }
@@ -136,7 +180,7 @@ extension Supervisor {
         logger.error("The frontend stays as it is: \(reason)")
         self.swap = nil
         loop.cancel(swap.timer)
-        retire(swap.successor, clientIndex: swap.clientIndex)
+        retire(swap.successor, swap.clientIndices)
         swap.exchange.fail(reason)
     }
 
@@ -144,8 +188,7 @@ extension Supervisor {
         swap.phase = .draining
         serveWith(swap.successor)
         let old = swap.predecessor
-        let oldIndex = clientIndex
-        clientIndex = swap.clientIndex
+        clientIndices = swap.clientIndices
         let took = milliseconds(ContinuousClock.now - swap.startedAt)
         logger.info("The new frontend serves after \(took) ms, the old one finishes its requests")
         swap.exchange.send(JSONObject([("state", .string("switched")), ("after_ms", .number(Int(took)))]))
@@ -155,30 +198,29 @@ extension Supervisor {
             for process in old.processes { process.terminate() }
             swap.timer = loop.schedule(after: .seconds(5)) { for process in old.processes { process.killTree() } }
         }
-        swap.predecessorIndex = oldIndex
         childEndedDuringSwap()
     }
 
     /// To be called when some child has ended.
     func childEndedDuringSwap() {
-        guard let swap, swap.phase == .draining, swap.predecessor.firstExited() != nil else { return }
-        finishSwap(swap, swap.predecessorIndex)
+        guard let swap, swap.phase == .draining, swap.predecessor.processes.allSatisfy({ !$0.isAlive }) else { return }
+        finishSwap(swap)
     }
 
-    private func finishSwap(_ swap: FrontendSwap, _ oldIndex: Int) {
+    private func finishSwap(_ swap: FrontendSwap) {
         self.swap = nil
         loop.cancel(swap.timer)
-        let exit = swap.predecessor.processes.first?.exitDescription ?? ""
-        retire(swap.predecessor, clientIndex: oldIndex)
+        let exit = swap.predecessor.processes.map(\.exitDescription).joined(separator: ", ")
+        retire(swap.predecessor, swap.predecessorIndices)
         logger.info("The old frontend has ended: \(exit)")
         swap.exchange.finish(JSONObject([("state", .string("done"))]))
     }
 
-    /// The engines forget it, and nothing of it stays.
-    private func retire(_ frontend: FrontendProcessManager, clientIndex: Int) {
-        frontend.shutdown(timeout: .zero)
-        sendToEngines(.disconnectFrontend(clientIndex: clientIndex))
-        for address in [frontend.transport.inputAddress, frontend.transport.outputAddress]
+    /// The engines forget them, and nothing of them stays.
+    private func retire(_ frontends: any FrontendManager, _ clientIndices: Range<Int>) {
+        frontends.shutdown(timeout: .zero)
+        for index in clientIndices { sendToEngines(.disconnectFrontend(clientIndex: index)) }
+        for address in frontends.transports.flatMap({ [$0.inputAddress, $0.outputAddress] })
         where address.hasPrefix("ipc://") { unlink(String(address.dropFirst(6))) }
     }
 }

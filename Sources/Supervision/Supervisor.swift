@@ -42,8 +42,14 @@ package final class Supervisor {
     var recovery: EngineRecovery?
     /// The exchange of the frontend that is under way.
     var swap: FrontendSwap?
-    /// Of the frontend that serves, at the engines.
-    var clientIndex = 0
+    /// The program that is asked what kind of frontend it is, for a swap.
+    var contractProbe: ContractProbe?
+    /// How often frontends that share their metrics were started together.
+    var generation = 0
+    /// Of the frontends that serve, at the engines.
+    var clientIndices: Range<Int>
+    /// Set when an engine of another machine has died for good: what happened.
+    var lostRemoteEngine: String?
     /// Set by `vllm-engine drain`, in place of the configured shutdown timeout.
     var drainTimeout: Duration?
     /// Clients of the control socket that want to know how it ended.
@@ -55,6 +61,7 @@ package final class Supervisor {
         self.output = output
         frontendRestarts = configuration.frontendRestarts
         engineRestarts = configuration.engineRestarts
+        clientIndices = 0..<max(configuration.apiServerCount, configuration.split.count)
     }
 
     /// Serves until a signal or a failure; everything is gone when it returns.
@@ -120,7 +127,7 @@ package final class Supervisor {
         firstNode = try remote?.waitForInit(timeout: timeout, isInterrupted: isInterrupted)
         coordinator = try startCoordinator(directory, factory, isInterrupted: isInterrupted)
         if signals.stopRequested { return }
-        var transports = try (0..<max(configuration.apiServerCount, configuration.split.count)).map { _ in
+        var transports = try clientIndices.map { _ in
             try makeTransport(configuration.frontendContract, directory)
         }
         if transports.contains(where: \.isChosenByTheFrontend) {
@@ -135,6 +142,7 @@ package final class Supervisor {
         self.handshake = handshake
         handshake.onEvent = { [unowned self] rank, event in handle(event, rank: rank) }
         handshake.onReady = { [unowned self] rank in engineIsBack(rank: rank) }
+        handshake.onLost = { [unowned self] rank, returns in remoteEngineLost(rank: rank, returns: returns) }
         handshake.onViolation = { [unowned self] violation in engineBrokeProtocol(violation) }
 
         let engines = try EngineProcessManager(engineLaunch(handshake.address), factory: factory)
@@ -195,10 +203,10 @@ package final class Supervisor {
     }
 
     /// From now on this one is waited for, restarted and stopped.
-    func serveWith(_ frontends: FrontendProcessManager) { self.frontends = frontends }
+    func serveWith(_ frontends: any FrontendManager) { self.frontends = frontends }
 
     func sendToEngines(_ command: EngineControlCommand) {
-        for rank in configuration.dataParallel.localRanks {
+        for rank in configuration.dataParallel.servedRanks {
             do { try handshake?.send(command, toRank: rank) } catch { logger.error("engine \(rank): \(error)") }
         }
     }
@@ -240,7 +248,7 @@ package final class Supervisor {
         guard let frontends, let engines else { return .failure }
         let completion = waitForCompletionOrFailure(
             frontends: self.frontends ?? frontends, engines: engines, coordinator: coordinator?.child.process,
-            signals: signals, on: loop,
+            signals: signals, on: loop, otherFailure: self.lostRemoteEngine,
             frontendExited: { [unowned self] in replaceWithEngine($0) || replace($0) },
             engineExited: { [unowned self] in replace(engine: $0) })
         let wasServing = state != "starting"
@@ -268,13 +276,18 @@ package final class Supervisor {
             }
             report(wasServing ? .failure : .startupFailure, cause, childNamed: name)
             return wasServing ? .failure : .startupFailure
+        case .failed(let cause):
+            announceEngineDeath()
+            stop(signals: signals)
+            report(wasServing ? .failure : .startupFailure, cause, childNamed: nil)
+            return wasServing ? .failure : .startupFailure
         }
     }
 
     /// A frontend crashed: the engine keeps its weights, the port stays open, a successor starts on the same listeners.
     /// Returns whether it does; clients that connect meanwhile wait in the socket's backlog.
     private func replace(_ frontend: SupervisedProcess) -> Bool {
-        guard state != "starting", frontend.process.exitCode != 0,
+        guard state != "starting", frontend.process.exitCode != 0, !hasForeignEngines(for: frontend),
             let delay = frontendRestarts.delay(now: .now)
         else { return leaveToOthers(frontend) }
         logger.error(
@@ -290,7 +303,9 @@ package final class Supervisor {
         loop.schedule(after: delay) { [unowned self] in
             guard let frontends, !isStopping else { return }
             do {
+                let place = frontends.children.firstIndex { $0 === frontend }
                 try frontends.restart(frontend)
+                introduce(frontendAt: place, of: frontends)
                 // Otherwise when the engine is back, too.
                 if recovery?.ranks.isEmpty ?? true { restartProbe() }
             } catch {
@@ -476,7 +491,7 @@ package final class Supervisor {
     /// Orphans of our descendants are re-parented to us (also when we are PID 1); somebody has to reap them.
     private func reapStrangers() {
         var known = children.map(\.process.pid)
-        known += (swap?.idle.processes ?? []).map(\.pid)
+        known += (swap?.idle.processes ?? []).map(\.pid) + (contractProbe?.pids ?? [])
         if let reaper = orphanGuard?.reaperPid { known.append(reaper) }
         var reaped: pid_t = 0
         repeat {

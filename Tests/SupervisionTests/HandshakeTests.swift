@@ -26,6 +26,31 @@ import ZeroMQ
         #expect(!state.isComplete)
     }
 
+    /// Their nodes report them, and may be started anew as a whole.
+    @Test func enginesOfOtherMachinesMayDieAndReturn() throws {
+        var state = HandshakeState(ranks: 0..<2, localRanks: 0..<1)
+        var message = EngineHandshakeMessage(status: .hello, isLocal: false, isHeadless: true)
+        #expect(try state.receive(identity: [1, 0], message) == .sendInit(rank: 1))
+        message.status = .ready
+        #expect(try state.receive(identity: [1, 0], message) == .engineReady(rank: 1))
+        message.status = .lost
+        message.returns = true
+        let read = try message.encode().withUnsafeBytes { try EngineHandshakeMessage(decoding: $0) }
+        #expect(read == message)
+        #expect(try state.receive(identity: [1, 0], read) == .engineLost(rank: 1, returns: true))
+        message.status = .hello
+        #expect(try state.receive(identity: [1, 0], message) == .engineReturned(rank: 1))
+        state.expectAgain(rank: 1)
+        #expect(try state.receive(identity: [1, 0], message) == .sendInit(rank: 1))
+        message.status = .lost
+        #expect(violation { _ = try state.receive(identity: [0, 0], message) }?.contains("started elsewhere") == true)
+    }
+
+    @Test(arguments: [nil, "the service is stopping"]) func answersToALoss(refusal: String?) throws {
+        let answer = EngineReturnAnswer(refusal: refusal)
+        #expect(try answer.encode().withUnsafeBytes { try EngineReturnAnswer(decoding: $0) } == answer)
+    }
+
     @Test func everyEngineSaysHelloAndThenReady() throws {
         var state = HandshakeState(ranks: 2..<4, localRanks: 2..<4)
         #expect(state.waitingFor.map(\.rank) == [2, 3])

@@ -10,6 +10,8 @@ import pytest
 
 import processes
 from server import BINARY, DEFAULT_MODEL, wait_until
+from test_control import BackgroundStream, command, status
+from test_swap import Requests, frontends
 
 MOCK = ["mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "2"]
 TOKENS = 8
@@ -99,20 +101,114 @@ def test_the_death_of_a_part_is_the_end_of_the_whole(start_server, name, pattern
     assert name in last and "SIGKILL" in last, last
 
 
-def test_headless_engines_work_for_the_first_node(start_server):
-    port = str(processes.free_port())
-    deployment = ["--data-parallel-size", "3", "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", port]
-    first = start_server(*MOCK, *deployment, "--data-parallel-size-local", "1", wait=False)
-    headless = start_server(
-        *MOCK, *deployment, "--data-parallel-size-local", "2", "--data-parallel-start-rank", "1", "--headless", wait=False)
-    first.wait_ready()
+@pytest.fixture
+def two_nodes(start_server):
+    """Engine 0 behind the port, engines 1 and 2 headless."""
+    def start(first_options=(), headless_options=()):
+        port = str(processes.free_port())
+        deployment = [*MOCK, "--data-parallel-size", "3", "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", port]
+        first = start_server(*deployment, "--data-parallel-size-local", "1", *first_options, wait=False)
+        headless = start_server(*deployment, "--data-parallel-size-local", "2", "--data-parallel-start-rank", "1", "--headless",
+                                *headless_options, wait=False)
+        return first.wait_ready(), headless
+    return start
+
+
+def kill_remote_engine(headless):
+    os.kill(child(headless, r"--engine-index 2"), signal.SIGKILL)
+
+
+def test_headless_engines_work_for_the_first_node(two_nodes):
+    first, headless = two_nodes()
     complete_many(first)
     assert_spread(first, range(3), 48)
-    # A node without engines of its own is fine too, but a headless one ends with its engine.
-    os.kill(child(headless, r"--engine-index 2"), signal.SIGKILL)
-    assert headless.wait_exit(15) == 1
-    assert "EngineCore_DP2" in headless.log().strip().splitlines()[-1]
+    kill_remote_engine(headless)
+    for node, name in ((headless, "EngineCore_DP2"), (first, "engine 2 of another machine")):
+        assert node.wait_exit(15) == 1
+        assert name in node.log().strip().splitlines()[-1]
+        node.assert_gone()
+
+
+def test_headless_engines_come_back(two_nodes):
+    first, headless = two_nodes(["--restart", "on-failure"], ["--restart", "on-failure"])
+    complete_many(first)
+    for _ in range(2):
+        back = first.log().count("The engine is back")
+        kill_remote_engine(headless)
+        assert wait_until(lambda: first.log().count("The engine is back") > back, 30)
+        sent = sum(finished_by_engine(first).values())
+        before = finished_by_engine(first).get(2, 0)
+        complete_many(first)
+        assert wait_until(lambda: sum(finished_by_engine(first).values()) == sent + 48, 10)
+        assert finished_by_engine(first)[2] > before
+    assert "starting another after" in headless.log()
+
+
+def test_streams_of_a_lost_headless_engine_end(two_nodes):
+    first, headless = two_nodes(["--restart", "on-failure"], ["--restart", "on-failure"])
+    streams = [BackgroundStream(first, 1500) for _ in range(9)]
+    for stream in streams:
+        stream.wait_for_tokens(2)
+    kill_remote_engine(headless)
+    endings = [stream.finish()[-2:] for stream in streams]
+    assert all(last == "[DONE]" for _, last in endings)
+    assert sum("error" in event for event, _ in endings) == 3, "those of the other engines go on"
+    assert wait_until(lambda: "The engine is back" in first.log(), 30)
+
+
+def test_headless_restart_needs_the_first_nodes_consent(two_nodes):
+    first, headless = two_nodes([], ["--restart", "on-failure"])
+    kill_remote_engine(headless)
+    assert headless.wait_exit(15) == 1 and first.wait_exit(15) == 1
+    assert "says that the service was started without --restart on-failure" in headless.log().strip().splitlines()[-1]
+    assert "without --restart on-failure" in first.log().strip().splitlines()[-1]
+
+
+def test_headless_restart_without_an_answer(two_nodes):
+    """As with vLLM's launcher, which is done with the handshake."""
+    first, headless = two_nodes(["--restart", "on-failure"], ["--restart", "on-failure"])
+    first.process.send_signal(signal.SIGSTOP)
+    try:
+        kill_remote_engine(headless)
+        assert headless.wait_exit(20) == 1
+        assert "takes every engine once" in headless.log().strip().splitlines()[-1]
+    finally:
+        first.process.send_signal(signal.SIGCONT)
+
+
+def test_headless_node_may_be_started_anew(two_nodes, start_server):
+    first, headless = two_nodes(["--restart", "on-failure"], [])
+    words = headless.args[1:headless.args.index("--host")]
+    headless.process.kill()
+    headless.process.wait(10)
     headless.assert_gone()
+    start_server(*words, wait=False)
+    assert wait_until(lambda: "The engine is back" in first.log(), 30)
+    before = finished_by_engine(first)
+    complete_many(first)
+    assert wait_until(lambda: set(finished_by_engine(first)) == {0, 1, 2} and finished_by_engine(first) != before, 10)
+
+
+def test_frontend_comes_back_before_remote_engines(two_nodes):
+    first, _ = two_nodes()
+    os.kill(first.child("frontend"), signal.SIGKILL)
+    assert wait_until(lambda: "The frontend is back" in first.log(), 20)
+    complete_many(first)
+    assert_spread(first, range(3), 48)
+
+
+def test_swap_with_remote_engines(two_nodes):
+    first, _ = two_nodes()
+    load = Requests(first)
+    load.wait_for_more(20)
+    for _ in range(2):
+        before = frontends(first)["frontend"]
+        result = command(first, "swap", "--frontend", "swift")
+        assert result.returncode == 0, result.stderr + first.log()[-3000:]
+        assert frontends(first)["frontend"] != before
+        load.wait_for_more(20)
+    assert load.stop() == []
+    assert set(finished_by_engine(first)) == {0, 1, 2}
 
 
 def test_a_frontend_that_binds_its_own_ports_tells_engines_where(start_server):
@@ -144,8 +240,12 @@ def test_hybrid_nodes_serve_their_own_engines(start_server):
     (["--data-parallel-size", "4", "--data-parallel-size-local", "2"], "need --data-parallel-address"),
     (["--headless"], "--headless needs --data-parallel-address"),
     (["--headless", "--data-parallel-address", "h", "--api-server-count", "2"], "exclude each other"),
-    (["--data-parallel-size", "2", "--data-parallel-external-lb"], "only mixture-of-experts models"),
-    (["--data-parallel-size", "2", "--data-parallel-rank", "1"], "only mixture-of-experts models"),
+    # As vLLM 0.32: dense models have no use for it, and it needs a rank, several engines, one of them here.
+    (["--data-parallel-size", "2", "--data-parallel-rank", "1", "--data-parallel-address", "h"], "are for mixture-of-experts models"),
+    (["--data-parallel-size", "2", "--data-parallel-external-lb"], "needs --data-parallel-rank"),
+    (["--data-parallel-external-lb", "--data-parallel-rank", "0"], "needs --data-parallel-size above 1"),
+    (["--data-parallel-size", "2", "--data-parallel-rank", "0", "--data-parallel-size-local", "2"], "can only be 1"),
+    (["--data-parallel-size", "2", "--data-parallel-rank", "0", "--data-parallel-hybrid-lb"], "exclude each other"),
 ])
 def test_contradictions_are_refused(options, reason):
     result = subprocess.run([BINARY, *MOCK, *options], capture_output=True, text=True, timeout=20)

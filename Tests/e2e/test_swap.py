@@ -82,6 +82,58 @@ def test_swap_under_load_fails_no_request(start_mock):
     assert wait_until(lambda: server.metric("vllm:num_requests_running") == 0, 5)
 
 
+def test_swap_of_several_frontends(start_mock):
+    server = start_mock("--api-server-count", "3")
+    pids = lambda: {process["pid"] for process in status(server)["processes"] if process["role"] == "frontend"}
+    load = Requests(server, threads=8)
+    load.wait_for_more(40)
+    for _ in range(2):
+        before = pids()
+        streams = [BackgroundStream(server, 40) for _ in range(6)]
+        for stream in streams:
+            stream.wait_for_tokens(2)
+        result = command(server, "swap", "--frontend", "swift")
+        assert result.returncode == 0, result.stderr + server.log()[-3000:]
+        for stream in streams:
+            events = stream.finish()
+            assert events[-1] == "[DONE]" and json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+        assert len(pids()) == 3 and not pids() & before
+        load.wait_for_more(40)
+    assert load.stop() == []
+    # Each shows the sums of its generation; one of them that dies is replaced as before.
+    assert wait_until(lambda: server.metric("vllm:num_requests_running") == 0, 5)
+    os.kill(min(pids()), signal.SIGKILL)
+    assert wait_until(lambda: sum(p["state"] == "running" for p in status(server)["processes"] if p["role"] == "frontend") == 3, 10)
+
+
+def test_one_of_several_new_frontends_that_fails_changes_nothing(start_mock, tmp_path):
+    server = start_mock("--api-server-count", "2")
+    result = command(server, "swap", "--frontend", "swift", "--frontend-binary", "/bin/true")
+    assert result.returncode == 1 and "exit status 0" in result.stderr, result
+    assert len([p for p in status(server)["processes"] if p["role"] == "frontend"]) == 2
+    assert command(server, "swap", "--frontend", "swift").returncode == 0
+
+
+def test_a_program_that_does_not_answer_stops_nothing(start_mock, tmp_path):
+    """Asking it what it is takes five seconds, in which the supervisor does everything else."""
+    server = start_mock()
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 100\n")
+    slow.chmod(0o755)
+    answer = []
+    swap = threading.Thread(target=lambda: answer.append(command(server, "swap", "--frontend", str(slow))))
+    swap.start()
+    assert wait_until(lambda: any("sleep 100" in processes.command(pid) for pid in processes.descendants(server.process.pid)), 10)
+    second = command(server, "swap", "--frontend", "swift")
+    assert "another swap is under way" in second.stderr, second
+    os.kill(server.child("frontend"), signal.SIGKILL)
+    assert wait_until(lambda: "The frontend is back" in server.log(), 10)
+    assert not answer, "the frontend was replaced while the program was silent"
+    swap.join(20)
+    assert answer[0].returncode == 1 and "does not answer" in answer[0].stderr
+    assert not any("sleep 100" in processes.command(pid) for pid in processes.descendants(server.process.pid))
+
+
 def test_new_frontend_that_fails_changes_nothing(start_mock, tmp_path):
     server = start_mock()
     before = frontends(server)

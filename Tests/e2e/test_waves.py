@@ -17,6 +17,7 @@ import zmq
 
 import processes
 from server import BINARY, DEFAULT_MODEL, wait_until
+from test_control import command
 from test_data_parallel import assert_spread, child, complete, complete_many
 
 FRONTENDS = {"rust": ("--frontend-binary", os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")),
@@ -42,9 +43,12 @@ def experts(tmp_path_factory):
 @pytest.fixture
 def start(start_server, experts):
     def start(*args, **kwargs):
-        return start_server("mock", "--tokenizer", str(experts), "--served-model-name", "m", "--mock-itl-ms", "2",
-                            "--data-parallel-size", str(SIZE), *args, **kwargs)
+        return start_server(*mock(experts), *args, **kwargs)
     return start
+
+
+def mock(experts):
+    return ["mock", "--tokenizer", str(experts), "--served-model-name", "m", "--mock-itl-ms", "2", "--data-parallel-size", str(SIZE)]
 
 
 class Spy:
@@ -52,12 +56,16 @@ class Spy:
 
     def __init__(self, server):
         words = processes.command(child(server, "dp-coordinator"))
-        self.addresses = dict(re.findall(r"--([a-z-]+)-address (\S+)", words))
+        self.addresses = dict(re.findall(r"--([a-z-]+)-address (ipc\S+)", words))
+        # Over TCP only those who are concerned know the ports.
+        self.addresses["stats-publish"] = re.search(r"--coordinator-address '?([^ ']+)", server.log())[1]
         self.context = zmq.Context()
         self.frontend = self.subscribe("stats-publish")
-        self.engine = self.subscribe("engine-publish")
-        # Both are heard from now on: the counts are repeated, a further subscription is answered with READY.
-        assert self.receive(self.frontend) is not None and self.receive(self.engine) == [b"READY"]
+        # It is heard from now on: the counts are repeated.
+        assert self.receive(self.frontend) is not None
+        if "engine-publish" in self.addresses:
+            self.engine = self.subscribe("engine-publish")
+            assert self.receive(self.engine) == [b"READY"]
 
     def __enter__(self):
         return self
@@ -179,6 +187,29 @@ def test_with_a_frontend_of_vllm(start, frontend, tmp_path):
             # Up to 0.32 it is the frontend that starts the wave, and of that the others hear nothing.
             assert wait_until(lambda: spy.state() == (wave + 1, False), 20)
     complete_many(server)
+
+
+def test_one_engine_per_node_with_a_load_balancer_outside(start):
+    """External load balancing: every node has a frontend for its one engine; they share the waves of rank 0's coordinator."""
+    deployment = ["--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", str(processes.free_port())]
+    nodes = [start(*deployment, "--data-parallel-rank", str(rank), wait=False) for rank in range(SIZE)]
+    for node in nodes:
+        node.wait_ready()
+    with Spy(nodes[0]) as spy:
+        for wave, node in enumerate(nodes):
+            complete(node)
+            assert [spy.state(), spy.state()] == [(wave, True), (wave + 1, False)]
+
+
+def test_swap_of_frontends_of_waves(start):
+    server = start("--api-server-count", "2")
+    complete_many(server, 8)
+    assert command(server, "swap", "--frontend", "swift").returncode == 0
+    with Spy(server) as spy:
+        # The new frontends have learnt the wave from the coordinator.
+        complete(server)
+        wave, rank = spy.start()
+        assert wave > 0 and [spy.state(), spy.state()] == [(wave, True), (wave + 1, False)]
 
 
 def test_engines_in_lockstep_end_together(start):

@@ -57,6 +57,10 @@ final class HandshakeResponder: Sendable {
                         switch try parts.socket.handle(frames) {
                         case .hello(let rank): logger.info("engine \(rank) has connected and loads its model")
                         case .ready(let rank): logger.info("engine \(rank) says that it is ready")
+                        case .lost(let rank, let returns):
+                            logger.warning("engine \(rank) has died\(returns ? " and will be started again" : "")")
+                            try parts.socket.answer(EngineReturnAnswer(), toRank: rank)
+                        case .returned: break  // HELLO is taken at any time here
                         case .violation(let text):
                             violations += 1
                             if violations <= Self.loggedViolations { logger.error("handshake: \(text)") }

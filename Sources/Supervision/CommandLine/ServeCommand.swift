@@ -104,11 +104,6 @@ package struct ServeCommand: ParsableCommand {
         if topology.isHeadless, supervisor.apiServerCount > 1 {
             throw SupervisionError(.usage, "--headless and --api-server-count exclude each other: there is no frontend")
         }
-        if topology.isHeadless, supervisor.engineRestarts.limit > 0 {
-            throw SupervisionError(
-                .usage,
-                "--headless and --restart on-failure exclude each other: the other node does not shake hands twice")
-        }
         if !shares.isEmpty, !topology.isSingleNode || topology.isHeadless || topology.loadBalancing != .internal {
             throw SupervisionError(
                 .usage, "--split works only if all engines run on this machine, with internal load balancing")
@@ -234,7 +229,7 @@ extension FrontendContract {
         switch kind {
         case .swift: self = .current
         case .python: self.init(family: .v0_32)
-        case .rust, .program: self = try Binaries.contract(of: program)
+        case .rust, .program: self = try ContractProbe.ask(program)
         }
     }
 }

@@ -17,9 +17,13 @@ package final class HandshakeServer {
         didSet { if let violation { onViolation?(violation) } }
     }
     private var recheck: EventLoop.TimerID?
+    private var isStarting = true
     package var state: HandshakeState { socket.state }
     /// Called with what ready engines say.
     package var onEvent: ((_ rank: Int, EngineControlEvent) -> Void)?
+    /// Called when an engine of another machine has died, or begins anew; `returns`: another process is to take its place.
+    /// If that is fine, `expectAgain` has to be called for it.
+    package var onLost: ((_ rank: Int, _ returns: Bool) -> EngineReturnAnswer)?
     /// Called when an engine has loaded the model, and when one broke the protocol. `run` looks by itself.
     package var onReady: ((_ rank: Int) -> Void)?
     package var onViolation: ((String) -> Void)?
@@ -92,8 +96,24 @@ package final class HandshakeServer {
         case .ready(let rank):
             logger.debug("READY from engine \(rank)")
             onReady?(rank)
+        case .lost(let rank, let returns):
+            try socket.answer(answerToLoss(ofRank: rank, returns: returns), toRank: rank)
+        case .returned(let rank):
+            if let refusal = answerToLoss(ofRank: rank, returns: true).refusal {
+                logger.error("engine \(rank) of another machine connected a second time: \(refusal)")
+            } else {
+                try handle(frames)
+            }
         case .violation(let text): violation = text
         }
+    }
+
+    private func answerToLoss(ofRank rank: Int, returns: Bool) -> EngineReturnAnswer {
+        guard !isStarting, let onLost else {
+            violation = "engine \(rank) of another machine died or came a second time while others were starting"
+            return EngineReturnAnswer(refusal: "the service is still starting")
+        }
+        return onLost(rank, returns)
     }
 
     /// Waits until every engine is READY.
@@ -144,6 +164,7 @@ package final class HandshakeServer {
                 nextReport = now + .seconds(10)
             }
         }
+        isStarting = false
         return true
     }
 

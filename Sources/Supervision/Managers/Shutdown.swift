@@ -69,6 +69,8 @@ package enum Completion: Equatable, Sendable {
     case engineExited(name: String, pid: pid_t, exit: String)
     /// A frontend or the coordinator ended with a failure, or the last frontend ended.
     case processExited(name: String, pid: pid_t, exit: String)
+    /// Something beyond the processes of this machine.
+    case failed(String)
 
     /// The line that names the cause.
     package var message: String {
@@ -77,6 +79,7 @@ package enum Completion: Equatable, Sendable {
         case .engineExited(let name, let pid, let exit):
             "engine process \(name) (pid \(pid)) ended unexpectedly: \(exit)"
         case .processExited(let name, let pid, let exit): "process \(name) (pid \(pid)) ended unexpectedly: \(exit)"
+        case .failed(let cause): cause
         }
     }
 }
@@ -87,10 +90,12 @@ package enum Completion: Equatable, Sendable {
 /// - Parameter frontends: asked again after every wake-up, for they may be exchanged meanwhile.
 /// - Parameter frontendExited: may decide to replace a frontend that has ended; true = it did or will, go on waiting.
 /// - Parameter engineExited: the same for an engine.
+/// - Parameter otherFailure: asked after every wake-up for what else may end the service.
 package func waitForCompletionOrFailure(
     frontends current: @autoclosure () -> any FrontendManager, engines: EngineProcessManager?,
     coordinator: SubprocessWrapper? = nil,
-    signals: SignalSource, on loop: EventLoop, frontendExited: (SupervisedProcess) -> Bool = { _ in false },
+    signals: SignalSource, on loop: EventLoop, otherFailure: @autoclosure () -> String? = nil,
+    frontendExited: (SupervisedProcess) -> Bool = { _ in false },
     engineExited: (SupervisedProcess) -> Bool = { _ in false }
 ) -> Completion {
     // Those that have ended and are being replaced.
@@ -102,6 +107,7 @@ package func waitForCompletionOrFailure(
         let watched = replaceable().filter { !replaced.contains($0.pid) } + (coordinator.map { [$0] } ?? [])
         waitForSentinels(watched, on: loop) {
             !signals.stopRequested && watched.allSatisfy(\.isAlive) && replaceable().map(\.pid) == generation
+                && otherFailure() == nil
         }
 
         // The engine first: a frontend that loses its engine may end as a consequence.
@@ -113,6 +119,7 @@ package func waitForCompletionOrFailure(
             return .engineExited(name: engine.name, pid: engine.process.pid, exit: engine.process.exitDescription)
         }
         if let signal = signals.stopRequests.first { return .signalled(signal) }
+        if let cause = otherFailure() { return .failed(cause) }
         if let coordinator, !coordinator.isAlive {
             return .processExited(
                 name: coordinator.name, pid: coordinator.pid, exit: coordinator.exitDescription)
