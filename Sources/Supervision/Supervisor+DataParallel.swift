@@ -29,7 +29,12 @@ extension Supervisor {
         settings.family = configuration.frontendContract.family
         settings.coordinatesWaves = configuration.modelIsMixtureOfExperts
         if configuration.modelIsMixtureOfExperts { lockstepPorts = try LockstepPorts(host: topology.address) }
-        return try DPCoordinator(settings, factory: factory, isInterrupted: isInterrupted)
+        do {
+            return try DPCoordinator(settings, factory: factory, isInterrupted: isInterrupted)
+        } catch {
+            if isInterrupted() { return nil }
+            throw error
+        }
     }
 
     /// What the frontends say that bind their sockets themselves; empty when interrupted.

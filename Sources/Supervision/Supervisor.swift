@@ -69,6 +69,7 @@ package final class Supervisor {
         do {
             // Until here a signal ends the process at once, which leaves nothing behind.
             let signals = try SignalSource(loop: loop)
+            step("signals caught")
             let code: ExitCode
             do {
                 try bringUp(signals: signals)
@@ -98,16 +99,20 @@ package final class Supervisor {
         let directory = try RuntimeDirectory.plan()
         let orphanGuard = try OrphanGuard(directory: directory.path)
         self.orphanGuard = orphanGuard
+        step("orphan guard started")
         try directory.create()
+        step("runtime directory created")
         try directory.note(httpAddress: listener.displayAddress)
         listener.allowReuse()
         control = try ControlServer(path: directory.file(ControlServer.fileName), loop: loop) {
             [unowned self, unowned signals] request, exchange in
             handle(request, exchange, signals: signals)
         }
+        step("control socket open")
         for path in RuntimeDirectory.sweepStale() {
             logger.info("Removed the runtime directory of a dead run", metadata: ["path": "\(path)"])
         }
+        step("stale runs swept")
         _ = cps_become_subreaper()
         signals.onChildExit = { [unowned self] in
             reapStrangers()
@@ -126,10 +131,12 @@ package final class Supervisor {
         let remote = try shakeHandsWithFirstNode(context)
         firstNode = try remote?.waitForInit(timeout: timeout, isInterrupted: isInterrupted)
         coordinator = try startCoordinator(directory, factory, isInterrupted: isInterrupted)
+        if coordinator != nil { step("coordinator started") }
         if signals.stopRequested { return }
         var transports = try clientIndices.map { _ in
             try makeTransport(configuration.frontendContract, directory)
         }
+        step("engine sockets open")
         if transports.contains(where: \.isChosenByTheFrontend) {
             // Engines cannot be told before the frontends have told us.
             frontends = try startFrontends(listener, transports, directory, factory)
@@ -140,6 +147,7 @@ package final class Supervisor {
             directory, context,
             EngineInitMessage(inputs: transports.map(\.inputAddress), outputs: transports.map(\.outputAddress)))
         self.handshake = handshake
+        step("handshake socket open")
         handshake.onEvent = { [unowned self] rank, event in handle(event, rank: rank) }
         handshake.onReady = { [unowned self] rank in engineIsBack(rank: rank) }
         handshake.onLost = { [unowned self] rank, returns in remoteEngineLost(rank: rank, returns: returns) }
@@ -147,6 +155,7 @@ package final class Supervisor {
 
         let engines = try EngineProcessManager(engineLaunch(handshake.address), factory: factory)
         self.engines = engines
+        step("engines spawned")
         let frontends = try self.frontends ?? startFrontends(listener, transports, directory, factory)
         self.frontends = frontends
         reached("spawned")
@@ -162,7 +171,11 @@ package final class Supervisor {
         }
     }
 
+    /// One line per step of the start, for those who look closely.
+    private func step(_ name: String) { logger.debug("Start-up step: \(name)") }
+
     private func reached(_ milestone: String) {
+        step(milestone)
         milestones.append((milestone, ContinuousClock.now - start))
     }
 
@@ -245,7 +258,11 @@ package final class Supervisor {
     }
 
     private func serve(signals: SignalSource) throws -> ExitCode {
-        guard let frontends, let engines else { return .failure }
+        guard let frontends, let engines else {
+            // Only a signal ends the start without an error.
+            logger.info("Stopped by \(signals.stopRequests.first.map(signalName) ?? "a signal") while starting")
+            return .success
+        }
         let completion = waitForCompletionOrFailure(
             frontends: self.frontends ?? frontends, engines: engines, coordinator: coordinator?.child.process,
             signals: signals, on: loop, otherFailure: self.lostRemoteEngine,

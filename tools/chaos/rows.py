@@ -100,16 +100,21 @@ def p2():
     return f"ready 503 after {ms(noticed)} (limit 2 s), live 200, metric 1, new requests 503 + Retry-After; resumes, ready again in {ms(back)}"
 
 
+def stop_with_streams(service, clients):
+    """Seconds from SIGTERM to the end of everything, with an event for every open stream."""
+    at = time.monotonic()
+    service.process.send_signal(signal.SIGTERM)
+    code = service.exit_code()
+    took = time.monotonic() - at
+    expect({client.ending() for client in clients} == {"error"}, "not every stream has a terminal event")
+    service.gone()
+    expect(code == 0, f"exit code {code}")
+    return took
+
+
 def p3():
     with Service().wait_ready() as service:
-        clients = flowing(service)
-        at = time.monotonic()
-        service.process.send_signal(signal.SIGTERM)
-        code = service.exit_code()
-        took = time.monotonic() - at
-        expect({client.ending() for client in clients} == {"error"}, "not every stream has a terminal event")
-        service.gone()
-        expect(code == 0, f"exit code {code}")
+        took = stop_with_streams(service, flowing(service))
     return f"event + [DONE] for all; {ms(took)}; exit 0; nothing left"
 
 
@@ -133,13 +138,7 @@ def p5():
         expect(wait_until(lambda: "EngineCore pid" in service.log(), 5), "no dump on SIGQUIT")
         service.process.send_signal(signal.SIGINT)
         expect(wait_until(lambda: "-> draining" in service.log(), 5), "no drain")
-        at = time.monotonic()
-        service.process.send_signal(signal.SIGTERM)
-        code = service.exit_code()
-        took = time.monotonic() - at
-        expect({client.ending() for client in clients} == {"error"}, "not every stream has a terminal event")
-        service.gone()
-        expect(code == 0, f"exit code {code}")
+        took = stop_with_streams(service, clients)
     return f"second signal ends a drain in {ms(took)}, streams with event + [DONE]; SIGQUIT logs the state"
 
 
@@ -165,18 +164,34 @@ def p7():
     return f"answers again after {ms(took)}, engine kept"
 
 
+# What the supervisor logs of its start with VLLM_LOGGING_LEVEL=DEBUG, in order; the engines' steps may change places.
+STEPS = ["signals caught", "bound", "orphan guard started", "runtime directory created", "control socket open", "stale runs swept",
+         "coordinator started", "engine sockets open", "handshake socket open", "engines spawned", "spawned", "HELLO from engine",
+         "READY from engine", "engine ready", "frontend ready"]
+
+
+def log_with(service, text, deadline=20):
+    """The log as soon as the text is in it: without a pause, for the next step may follow within microseconds."""
+    end = time.monotonic() + deadline
+    while text not in (log := service.log()):
+        expect(service.process.poll() is None and time.monotonic() < end, f"no '{text}' in the log: {log[-1500:]}")
+    return log
+
+
 def p8():
-    steps = 15
-    codes = set()
-    for step in range(steps):
-        with Service() as service:
-            time.sleep(0.025 * step)
-            service.remember_processes()
-            service.process.kill() if step % 2 else service.process.send_signal(signal.SIGTERM)
-            codes.add(service.exit_code())
-            service.gone()
-    expect(codes <= {0, -9, -15}, f"exit codes {codes}")
-    return f"{steps} moments, clean each time"
+    exact = 0
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for step in STEPS:
+            with Service("--data-parallel-size", "2", environment={"VLLM_LOGGING_LEVEL": "DEBUG"}) as service:
+                line = step if " from engine" in step else f"Start-up step: {step}\n"
+                log_with(service, line)
+                service.process.send_signal(number)
+                service.remember_processes()
+                code = service.exit_code()
+                service.gone()
+                expect(code == (0 if number == signal.SIGTERM else -number), f"exit code {code} after '{step}'")
+                exact += "Start-up step: " not in service.log().rpartition(line)[2]
+    return f"SIGTERM and SIGKILL after each of {len(STEPS)} steps, clean each time ({exact} of {2 * len(STEPS)} before the next step)"
 
 
 def p9():
@@ -380,7 +395,7 @@ ROWS = [
     ("P5", "second signal; SIGINT; SIGQUIT", "not measured", "not measured", p5),
     ("P6", "kill -9 supervisor", "not measured", "every child alive after 88 s", p6),
     ("P7", "kill -9 frontend", "not measured", "stream cut, connects hang 3 s, all down in 10 s, exit 1", p7),
-    ("P8", "kill at 15 moments of the start", "not measured", "not measured", p8),
+    ("P8", "kill after each of 15 steps of the start", "not measured", "not measured", p8),
     ("P9", "port or unix socket in use", "not measured", "31.5 s, exit 1", p9),
     ("P10", "stale files, full or read-only /tmp, no /dev/shm", "not measured", "not measured", p10),
     ("P11", "engine: exits, never or twice there, wrong identity, version", "not measured", "not measured", p11),
