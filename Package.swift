@@ -61,14 +61,15 @@ let package = Package(
             dependencies: [
                 "Chat", "EngineClient", "EngineHandshake", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics",
                 "Text",
-                "Tokenization", "ZeroMQ", nioCore, nioHTTP1, nioPosix, nioSSL, logging,
+                "Tokenization", "ZMTP", "ZeroMQ", nioCore, nioHTTP1, nioPosix, nioSSL, logging,
             ],
             swiftSettings: settings),
         .target(name: "Chat", dependencies: ["JSONBytes", "Jinja", "Text"], swiftSettings: settings),
         .target(name: "Text", dependencies: ["EngineProtocol", "JSONBytes", "Tokenization"], swiftSettings: settings),
         .target(
-            name: "EngineClient", dependencies: ["EngineProtocol", "ZeroMQ", logging],
+            name: "EngineClient", dependencies: ["EngineProtocol", "ZMTP", nioCore, logging],
             swiftSettings: settings),
+        .target(name: "ZMTP", dependencies: [nioCore, nioPosix], swiftSettings: settings),
         .target(name: "EngineProtocol", dependencies: ["MessagePack"], swiftSettings: settings),
         .target(name: "ZeroMQ", dependencies: ["CZeroMQ"], swiftSettings: settings),
         .systemLibrary(name: "CZeroMQ", providers: [.apt(["libzmq3-dev"])]),
@@ -89,8 +90,12 @@ let package = Package(
             resources: [.copy("Fixtures")], swiftSettings: settings),
         .testTarget(
             name: "EngineClientTests",
-            dependencies: ["EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ", "TestSupport", logging],
+            dependencies: [
+                "EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ", "ZMTP", "TestSupport", nioCore, nioPosix, logging,
+            ],
             swiftSettings: settings),
+        .testTarget(
+            name: "ZMTPTests", dependencies: ["ZMTP", "ZeroMQ", nioCore, nioPosix], swiftSettings: settings),
         .testTarget(name: "JSONBytesTests", dependencies: ["JSONBytes", "TestSupport"], swiftSettings: settings),
         .testTarget(
             name: "JinjaTests", dependencies: ["Jinja", "JSONBytes", "TestSupport"], resources: [.copy("Fixtures")],

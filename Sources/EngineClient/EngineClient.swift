@@ -1,13 +1,15 @@
 import EngineProtocol
-import Glibc
 import Logging
+import NIOCore
 import Synchronization
-import ZeroMQ
+import ZMTP
 
 /// The frontend's side of vLLM's engine protocol (vLLM: `AsyncMPClient` and `DPLBAsyncMPClient`).
 ///
-/// One thread owns every engine socket. Event loops hand it requests through a mailbox; it decodes each output message
-/// once, in place, and hands every inbox one batch per message. Any thread may call the methods here; none blocks.
+/// One event loop owns every engine socket. Others hand it requests through a mailbox; it decodes each output message
+/// once, in place, and hands every inbox one batch of everything at hand. Where that loop also serves the clients, an
+/// engine's tokens reach their connections without a change of thread. Any thread may call the methods here; only
+/// ``start()`` blocks.
 ///
 /// What happens when things go wrong:
 /// - An engine dies (its sentinel, or ``markDead(reason:)``): all requests fail with ``EngineFailure/engineDead(reason:)``,
@@ -19,15 +21,16 @@ import ZeroMQ
 ///   dead and stays so.
 package final class EngineClient: EngineConnection {
     package let configuration: EngineClientConfiguration
-    private let shared: ClientShared
+    private let shared = ClientShared()
+    private let eventLoop: any EventLoop
     private let logger: Logger
 
-    package init(configuration: EngineClientConfiguration, logger: Logger) throws(ZMQError) {
-        guard configuration.isValid else {
-            throw ZMQError(code: EINVAL, operation: "configure engine ranks or clients outside 0..<65536")
-        }
-        shared = try ClientShared()
+    package init(
+        configuration: EngineClientConfiguration, eventLoop: any EventLoop, logger: Logger
+    ) throws(ZMTPError) {
+        guard configuration.isValid else { throw ZMTPError("engine ranks or clients outside 0..<65536") }
         self.configuration = configuration
+        self.eventLoop = eventLoop
         self.logger = logger
     }
 
@@ -35,15 +38,18 @@ package final class EngineClient: EngineConnection {
         _ = shared.mailbox.post(.shutdown(drainTimeout: .zero, completion: {}))
     }
 
-    /// Opens the sockets and starts the thread. Call it once.
+    /// Opens the sockets and begins to serve them. Call it once, and not on an event loop.
     /// - Returns: where the sockets are bound, for engines to connect to.
     @discardableResult
-    package func start() throws(ZMQError) -> (input: String, output: String) {
-        let sockets = try ClientSockets(configuration)
-        let addresses = (input: try sockets.input.lastEndpoint(), output: try sockets.output.lastEndpoint())
-        let thread = ClientThread(configuration: configuration, sockets: sockets, shared: shared, logger: logger)
-        try thread.spawn()
-        return addresses
+    package func start() throws(ZMTPError) -> (input: String, output: String) {
+        let sockets = ClientSockets(configuration, eventLoop)
+        let core = ClientCore(
+            configuration: configuration, sockets: sockets, shared: shared, eventLoop: eventLoop, logger: logger)
+        // Nothing that engines send can come before this: it runs before any connection can be accepted.
+        eventLoop.execute { core.start() }
+        let input = try sockets.input.open(configuration.input)
+        let output = try sockets.output.open(configuration.output)
+        return (input, output)
     }
 
     // MARK: - EngineConnection
@@ -137,42 +143,23 @@ package final class EngineClient: EngineConnection {
     }
 }
 
-/// What the client and its thread share.
+/// What the client and its core share.
 final class ClientShared: Sendable {
-    let mailbox: Mailbox
+    let mailbox = Mailbox()
     let state = Mutex(EngineClientState.waitingForEngines)
     let inFlight = Atomic(0)
     let messages = Atomic<UInt64>(0)
     /// Raw value of the family; 0 = not known yet.
     let family = Atomic(0)
-
-    init() throws(ZMQError) { mailbox = try Mailbox() }
 }
 
-/// The sockets, opened on the thread that starts the client and then owned by the client thread.
+/// The sockets that engines connect to.
 struct ClientSockets {
-    let context: ZMQContext
-    let input: ZMQSocket
-    let output: ZMQSocket
+    let input: ZMTPSocket
+    let output: ZMTPSocket
 
-    init(_ configuration: EngineClientConfiguration) throws(ZMQError) {
-        context = try ZMQContext()
-        input = try ZMQSocket(.router, context: context)
-        try input.setRouterMandatory(true)
-        // A restarted engine has the identity of the dead one, whose connection may not be gone yet.
-        try input.setRouterHandover(true)
-        try input.setSendHighWaterMark(0)
-        output = try ZMQSocket(.pull, context: context)
-        for (socket, endpoint) in [(input, configuration.input), (output, configuration.output)] {
-            try socket.setReceiveHighWaterMark(0)
-            try socket.setLinger(milliseconds: 0)
-            try socket.setMaximumMessageSize(bytes: configuration.maxFrameSize)
-            switch endpoint {
-            case .listener(let descriptor): try socket.adopt(listener: descriptor)
-            case .address(let address):
-                if address.hasPrefix("tcp://[") { try socket.setIPv6(true) }
-                try socket.bind(address)
-            }
-        }
+    init(_ configuration: EngineClientConfiguration, _ eventLoop: any EventLoop) {
+        input = ZMTPSocket(.router, on: eventLoop, maximumMessageSize: configuration.maxFrameSize)
+        output = ZMTPSocket(.pull, on: eventLoop, maximumMessageSize: configuration.maxFrameSize)
     }
 }

@@ -2,8 +2,8 @@ import EngineProtocol
 
 /// Where the outputs of one group of requests are delivered: in practice one per event loop.
 ///
-/// The engine-client thread decodes a message once, groups its outputs by inbox and calls ``deliver(_:)`` **once** per
-/// inbox and message. The implementation hops to its event loop with one task for the whole batch.
+/// The engine client decodes a message once, groups outputs by inbox and calls ``deliver(_:)`` **once** per inbox for all
+/// messages at hand. The implementation hops to its event loop with one task for the whole batch.
 package protocol OutputInbox: AnyObject, Sendable {
     func deliver(_ batch: [Delivery])
 
@@ -147,7 +147,7 @@ package protocol EngineConnection: AnyObject, Sendable {
     func abort(_ handle: RequestHandle)
 
     /// Calls `method` on every engine, or on that of `rank`. `arguments` is one msgpack array. The completion runs once,
-    /// on the client thread.
+    /// on the client's event loop.
     func callUtility(
         _ method: String, arguments: [UInt8], rank: Int?,
         completion: @escaping @Sendable (Result<[UtilityOutput], EngineFailure>) -> Void)
@@ -164,10 +164,10 @@ package protocol EngineConnection: AnyObject, Sendable {
     /// Number of unfinished requests of this frontend.
     var inFlight: Int { get }
 
-    /// Sets who hears about scheduler statistics (called on the client thread).
+    /// Sets who hears about scheduler statistics (called on the client's event loop).
     func onSchedulerStats(_ observer: @escaping @Sendable (_ engine: Int, _ stats: SchedulerStats) -> Void)
 
-    /// Sets who hears about state changes (called on the client thread).
+    /// Sets who hears about state changes (called on the client's event loop).
     func onStateChange(_ observer: @escaping @Sendable (EngineClientState) -> Void)
 }
 

@@ -1,13 +1,9 @@
 import EngineProtocol
+import ZMTP
 
 /// Where the engines are and how to talk to them.
 package struct EngineClientConfiguration: Sendable {
-    package enum Endpoint: Sendable, Equatable {
-        /// An inherited, already listening stream socket; the client takes it over.
-        case listener(descriptor: Int32)
-        /// An address to bind: `ipc://path` or `tcp://host:port`.
-        case address(String)
-    }
+    package typealias Endpoint = ZMTPSocket.Origin
 
     /// ROUTER: requests to engines, registrations from them.
     package var input: Endpoint
@@ -33,7 +29,7 @@ package struct EngineClientConfiguration: Sendable {
     package var watchesConnections = false
     /// How long an engine may take to come back after a broken connection.
     package var reconnectTime: Duration = .seconds(1)
-    /// Largest frame accepted from an engine, in bytes.
+    /// Largest message accepted from an engine, in bytes.
     package var maxFrameSize: Int64 = 1 << 30
 
     package init(input: Endpoint, output: Endpoint) {

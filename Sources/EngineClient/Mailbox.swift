@@ -1,8 +1,7 @@
 import EngineProtocol
 import Synchronization
-import ZeroMQ
 
-/// A request on its way from an event loop to the client thread.
+/// A request on its way from an event loop to the client's.
 final class PendingRequest: Sendable {
     let request: EngineCoreRequest
     let inbox: any OutputInbox
@@ -36,34 +35,30 @@ enum Command: Sendable {
     case shutdown(drainTimeout: Duration, completion: @Sendable () -> Void)
 }
 
-/// Commands from any thread to the client thread, and the slot numbers both sides share.
+/// Commands from any thread to the client's event loop, and the slot numbers both sides share.
 ///
-/// Many commands cost one wake: only the one that finds the mailbox empty writes to the eventfd.
+/// Many commands cost one wake: only the one that finds the mailbox empty asks for the consumer.
 final class Mailbox: Sendable {
     private struct State: ~Copyable {
         var commands: [Command] = []
         var isClosed = false
+        /// Makes the consumer come; nil before it is there.
+        var wake: (@Sendable () -> Void)?
         var freeSlots: [UInt32] = []
         /// Per slot ever used; a handle is valid while its generation is the slot's.
         var generations: [UInt32] = []
     }
 
-    private let wakeup: WakeupDescriptor
     private let state = Mutex(State())
 
-    /// Readable when commands are waiting.
-    var descriptor: Int32 { wakeup.descriptor }
-
-    init() throws(ZMQError) { wakeup = try WakeupDescriptor() }
-
-    /// - Returns: false when the client thread has ended and nobody will see the command.
+    /// - Returns: false when the client has ended and nobody will see the command.
     func post(_ command: Command) -> Bool {
-        let (accepted, wake) = state.withLock { state in
-            if state.isClosed { return (false, false) }
+        let (accepted, wake) = state.withLock { state -> (Bool, (@Sendable () -> Void)?) in
+            if state.isClosed { return (false, nil) }
             state.commands.append(command)
-            return (true, state.commands.count == 1)
+            return (true, state.commands.count == 1 ? state.wake : nil)
         }
-        if wake { wakeup.signal() }
+        wake?()
         return accepted
     }
 
@@ -75,8 +70,8 @@ final class Mailbox: Sendable {
 
     /// Takes a slot and posts the request.
     func add(_ pending: PendingRequest) -> Admission {
-        let (admission, wake): (Admission, Bool) = state.withLock { state in
-            if state.isClosed { return (.closed, false) }
+        let (admission, wake) = state.withLock { state -> (Admission, (@Sendable () -> Void)?) in
+            if state.isClosed { return (.closed, nil) }
             let slot: UInt32
             if let free = state.freeSlots.popLast() {
                 slot = free
@@ -84,23 +79,29 @@ final class Mailbox: Sendable {
                 slot = UInt32(state.generations.count)
                 state.generations.append(0)
             } else {
-                return (.full, false)
+                return (.full, nil)
             }
             let handle = RequestHandle(slot: slot, generation: state.generations[Int(slot)])
             state.commands.append(.add(handle, pending))
-            return (.accepted(handle), state.commands.count == 1)
+            return (.accepted(handle), state.commands.count == 1 ? state.wake : nil)
         }
-        if wake { wakeup.signal() }
+        wake?()
         return admission
     }
 
-    // MARK: - Client thread
+    // MARK: - The consumer
+
+    /// - Parameter wake: runs on any thread, when the mailbox is no longer empty; at once if it is not empty now.
+    func setConsumer(_ wake: @escaping @Sendable () -> Void) {
+        let isWaiting = state.withLock { state in
+            state.wake = wake
+            return !state.commands.isEmpty
+        }
+        if isWaiting { wake() }
+    }
 
     /// Swaps the waiting commands with the (empty) array given, so that both keep their memory.
-    func drain(into batch: inout [Command]) {
-        wakeup.clear()
-        state.withLock { swap(&$0.commands, &batch) }
-    }
+    func drain(into batch: inout [Command]) { state.withLock { swap(&$0.commands, &batch) } }
 
     /// Gives slots back; their handles become invalid.
     func release(_ slots: [UInt32]) {
@@ -117,6 +118,7 @@ final class Mailbox: Sendable {
     func close() -> [Command] {
         state.withLock { state in
             state.isClosed = true
+            state.wake = nil
             defer { state.commands = [] }
             return state.commands
         }

@@ -1,7 +1,7 @@
 import EngineProtocol
 import Glibc
 
-/// The running requests, by slot, and what waits to be delivered to their inboxes. Client thread only.
+/// The running requests, by slot, and what waits to be delivered to their inboxes. On the client's event loop only.
 struct RequestRegistry {
     private struct Slot {
         /// Nil when the slot is free.

@@ -7,7 +7,7 @@ import Glibc
 /// `close()` or the last release closes it; pending outgoing messages live on for the linger time.
 package final class ZMQSocket {
     package enum Kind: Sendable {
-        case dealer, router, push, pull, xpub, xsub, pair
+        case dealer, router, push, pull, xpub, xsub
 
         var rawValue: Int32 {
             switch self {
@@ -17,7 +17,6 @@ package final class ZMQSocket {
             case .pull: ZMQ_PULL
             case .xpub: ZMQ_XPUB
             case .xsub: ZMQ_XSUB
-            case .pair: ZMQ_PAIR
             }
         }
     }
@@ -159,18 +158,6 @@ package final class ZMQSocket {
     }
 
     // MARK: - Monitoring
-
-    /// A socket that gets a message for every connection of this one that ends. Take the messages out: libzmq's own thread
-    /// would wait for room. Close it with this one.
-    package func monitorDisconnects() throws(ZMQError) -> ZMQSocket {
-        let handle = try handle("monitor")
-        let endpoint = "inproc://disconnects-\(UInt(bitPattern: handle))"
-        guard zmq_socket_monitor(handle, endpoint, ZMQ_EVENT_DISCONNECTED) == 0 else { throw .last("monitor") }
-        let events = try ZMQSocket(.pair, context: context)
-        try events.setLinger(milliseconds: 0)
-        try events.connect(endpoint)
-        return events
-    }
 
     // MARK: - Polling
 

@@ -3,7 +3,10 @@ import EngineProtocol
 import Logging
 import MessagePack
 import Synchronization
+import NIOCore
+import NIOPosix
 import Testing
+import ZMTP
 import ZeroMQ
 
 /// Registration, death, restart and shutdown.
@@ -277,11 +280,13 @@ import ZeroMQ
 
     @Test func impossibleRanksAreRefused() throws {
         for (start, count) in [(0, 0), (-1, 1), (65_535, 2), (Int.max, 1), (0, Int.max)] {
-            var configuration = EngineClientConfiguration(input: .address("ipc://in"), output: .address("ipc://out"))
+            var configuration = EngineClientConfiguration(input: .bind("ipc://in"), output: .bind("ipc://out"))
             configuration.engineStartIndex = start
             configuration.engineCount = count
-            #expect(throws: ZMQError.self) {
-                try EngineClient(configuration: configuration, logger: Logger(label: "test"))
+            #expect(throws: ZMTPError.self) {
+                try EngineClient(
+                    configuration: configuration, eventLoop: MultiThreadedEventLoopGroup.singleton.next(),
+                    logger: Logger(label: "test"))
             }
         }
     }

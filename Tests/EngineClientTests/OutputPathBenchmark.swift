@@ -4,7 +4,7 @@ import Glibc
 import Synchronization
 import Testing
 
-/// Prints what the client thread pays per output message: receive, decode, look up, group, hand over. Asserts that nothing
+/// Prints what the client pays per output message: receive, decode, look up, group, hand over. Asserts that nothing
 /// is lost only. Meaningful in release builds.
 @Suite(.timeLimit(.minutes(1))) struct OutputPathBenchmark {
     /// Notes the CPU time of the delivering thread.
@@ -50,10 +50,10 @@ import Testing
         engine.send(ScriptedEngine.outputs(ids.map { ScriptedEngine.output($0, [1], finish: .stop) }))
         for request in requests { _ = await request.receiver.finish() }
         let (nanoseconds, batches, outputs) = inbox.result
-        #expect(batches == messages + 1)
+        #expect((1...messages + 1).contains(batches))
         #expect(outputs == (messages + 1) * 256)
         let perMessage = Double(nanoseconds) / Double(messages) / 1000
-        print("client thread: \(perMessage) us per message of 256 outputs")
+        print("client: \(perMessage) us per message of 256 outputs, \(batches) deliveries")
         await bench.client.shutdown()
         await engine.stop()
     }

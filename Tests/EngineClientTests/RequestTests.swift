@@ -3,6 +3,7 @@ import EngineProtocol
 import Glibc
 import MessagePack
 import Testing
+import ZMTP
 import ZeroMQ
 
 /// The life of requests against a scripted engine over real sockets.
@@ -80,7 +81,7 @@ import ZeroMQ
         let bench = try TestBench(
             { configuration in
                 func listener(_ endpoint: EngineClientConfiguration.Endpoint) -> EngineClientConfiguration.Endpoint {
-                    guard case .address(let address) = endpoint else { return endpoint }
+                    guard case .bind(let address) = endpoint else { return endpoint }
                     let descriptor = unixListener(String(address.dropFirst("ipc://".count)))
                     descriptors.append(descriptor)
                     return .listener(descriptor: descriptor)
@@ -113,8 +114,10 @@ import ZeroMQ
             ids.append(try await engine.nextAdd().requestID)
         }
         engine.send(ScriptedEngine.outputs(ids.map { ScriptedEngine.output($0, [1]) }))
+        // Messages that lie there together would be delivered together.
+        for request in requests { #expect(await request.receiver.next()?.output?.newTokenIDs == [1]) }
         engine.send(ScriptedEngine.outputs(ids.map { ScriptedEngine.output($0, [2], finish: .stop) }))
-        for request in requests { #expect(await request.receiver.finish().tokens == [1, 2]) }
+        for request in requests { #expect(await request.receiver.finish().tokens == [2]) }
         #expect(first.batches == [5, 5])
         #expect(second.batches == [5, 5])
         await bench.client.shutdown()

@@ -3,6 +3,7 @@ import EngineProtocol
 import MessagePack
 import Synchronization
 import Testing
+import ZMTP
 import ZeroMQ
 
 /// Several engines: who gets a request, utility calls to all, and the coordinator.
@@ -246,7 +247,7 @@ import ZeroMQ
         let coordinator = try ZMQSocket(.xpub, context: try ZMQContext())
         try coordinator.setReceiveTimeout(milliseconds: 20_000)
         let bench = try TestBench { configuration in
-            guard case .address(let input) = configuration.input else { return }
+            guard case .bind(let input) = configuration.input else { return }
             configuration.coordinatorAddress = String(input.dropLast(2)) + "coordinator"
             configuration.engineCount = 2
             change(&configuration)
@@ -323,7 +324,7 @@ import ZeroMQ
         let context = try ZMQContext()
         let coordinator = try ZMQSocket(.xpub, context: context)
         let bench = try TestBench { configuration in
-            guard case .address(let input) = configuration.input else { return }
+            guard case .bind(let input) = configuration.input else { return }
             let endpoint = String(input.dropLast(2)) + "coordinator"
             address.withLock { $0 = endpoint }
             configuration.coordinatorAddress = endpoint

@@ -2,8 +2,11 @@ import EngineClient
 import EngineProtocol
 import Glibc
 import Logging
+import NIOCore
+import NIOPosix
 import Synchronization
 import Testing
+import ZMTP
 
 /// A client and its engines in a temporary directory.
 final class TestBench: Sendable {
@@ -19,13 +22,14 @@ final class TestBench: Sendable {
         guard let path = mkdtemp(&template) else { throw Problem(description: "mkdtemp: errno \(errno)") }
         directory = String(cString: path)
         var configuration = EngineClientConfiguration(
-            input: .address("ipc://\(directory)/in"), output: .address("ipc://\(directory)/out"))
+            input: .bind("ipc://\(directory)/in"), output: .bind("ipc://\(directory)/out"))
         configuration.readyTimeout = .seconds(30)
         change(&configuration)
         self.configuration = configuration
         var logger = Logger(label: "test")
         logger.logLevel = .critical
-        client = try EngineClient(configuration: configuration, logger: logger)
+        client = try EngineClient(
+            configuration: configuration, eventLoop: MultiThreadedEventLoopGroup.singleton.next(), logger: logger)
         let (states, continuation) = AsyncStream.makeStream(of: EngineClientState.self)
         self.states = states
         if start { try client.start() }
@@ -76,7 +80,7 @@ struct TestRequest: Sendable {
     var handle: RequestHandle
 }
 
-/// Hands events to their receivers at once, on the client thread.
+/// Hands events to their receivers at once, on the client's event loop.
 final class DirectInbox: OutputInbox {
     private let sizes = Mutex<[Int]>([])
 

@@ -7,6 +7,7 @@ import Metrics
 import NIOCore
 import NIOPosix
 import Synchronization
+import ZMTP
 import ZeroMQ
 
 /// `vllm-swift frontend`, `serve` and `render` from their words to their exit code.
@@ -66,12 +67,12 @@ package struct FrontendProgram {
         ResourceLimits.raiseOpenFiles(logger)
         let tls = try configuration.tls.map { TLSContextBox(try $0.makeContext()) }
 
-        let client = serve?.command == .render ? nil : try startEngineClient()
+        let group = MultiThreadedEventLoopGroup(
+            numberOfThreads: environment.eventLoopCount ?? Self.defaultEventLoopCount)
+        let client = serve?.command == .render ? nil : try startEngineClient(on: group.next())
         let responder = try client.flatMap { try startHandshake($0.endpoints) }
         defer { responder?.stop() }
         let engine: any EngineConnection = client?.client ?? NoEngine(maxModelLength: serve?.maxModelLength)
-        let group = MultiThreadedEventLoopGroup(
-            numberOfThreads: environment.eventLoopCount ?? Self.defaultEventLoopCount)
         let pool = NIOThreadPool(numberOfThreads: Self.defaultEventLoopCount)
         pool.start()
 
@@ -110,8 +111,8 @@ package struct FrontendProgram {
         return MetricMemory()
     }
 
-    /// Every loop that has streams costs a wake-up per engine step, and the engine's messages are decoded on another core:
-    /// with two cores, one loop streams 40 % more tokens per second than two.
+    /// Every loop that has streams costs a wake-up per engine step, and the clients need the other cores: with two cores,
+    /// one loop streams 40 % more tokens per second than two.
     /// The same goes for tokenising long prompts: one thread per two cores keeps its tables in the cache.
     private static var defaultEventLoopCount: Int { max(1, min(4, System.coreCount / 2)) }
 
@@ -137,11 +138,11 @@ package struct FrontendProgram {
         let endpoints: (input: String, output: String)
     }
 
-    private func startEngineClient() throws -> StartedClient {
+    private func startEngineClient(on eventLoop: any EventLoop) throws -> StartedClient {
         func endpoint(_ endpoint: FrontendCommandLine.Endpoint) -> EngineClientConfiguration.Endpoint {
             switch endpoint {
             case .descriptor(let descriptor): .listener(descriptor: descriptor)
-            case .address(let address): .address(address)
+            case .address(let address): .bind(address)
             }
         }
         var settings = EngineClientConfiguration(
@@ -155,7 +156,7 @@ package struct FrontendProgram {
         // A supervisor would know sooner and better.
         settings.watchesConnections = serve != nil
         settings.readyTimeout = .seconds(configuration.engineReadyTimeout)
-        let client = try EngineClient(configuration: settings, logger: logger)
+        let client = try EngineClient(configuration: settings, eventLoop: eventLoop, logger: logger)
         let (input, output) = try client.start()
         if let descriptor = commandLine.addressDescriptor { report(input, output, to: descriptor) }
         return StartedClient(client: client, endpoints: (input, output))

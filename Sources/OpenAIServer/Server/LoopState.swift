@@ -24,7 +24,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     private var batches: [[Delivery]] = []
     private var retired: [any RequestReceiver] = []
 
-    /// What the engine-client thread has delivered and the loop has not taken yet.
+    /// What the engine client has delivered and the loop has not taken yet.
     private struct Arrivals {
         var batches: [[Delivery]] = []
         /// Receivers that nothing later than these batches is for.
@@ -38,7 +38,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     /// Text of the output at hand. One for all requests of the loop, so that it stays in the cache.
     var text: [UInt8] = []
 
-    /// Deliveries after which the streams among them are written, unless several batches are waiting: what was appended is
+    /// Deliveries after which the streams among them are written, unless some stream has several: what was appended is
     /// still in the cache then, and the first clients need not wait for the last.
     private static let deliveriesPerWrite = 64
 
@@ -47,8 +47,8 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
         self.recorder = recorder
     }
 
-    /// Hands a batch to its receivers. Called by the engine-client thread, which wakes the loop only when it is not
-    /// already busy with earlier batches.
+    /// Hands a batch to its receivers. Called on the engine client's loop, which may be this one and wakes it only when it
+    /// is not already busy with earlier batches.
     package func deliver(_ batch: [Delivery]) {
         add { $0.batches.append(batch) }
     }
@@ -75,8 +75,9 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
             swap(&arrivals.batches, &batches)
             swap(&arrivals.retired, &retired)
         }
-        let isOnly = batches.count == 1
-        for batch in batches { dispatch(batch, writing: isOnly) }
+        // With more outputs than requests there are several for some stream, and one write takes them all.
+        let isOneStep = batches.count == 1 && batches[0].count <= inFlight
+        for batch in batches { dispatch(batch, writing: isOneStep) }
         batches.removeAll(keepingCapacity: true)
         writeStreams()
         retired.removeAll(keepingCapacity: true)

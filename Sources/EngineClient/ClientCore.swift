@@ -1,17 +1,20 @@
 import EngineProtocol
-import Glibc
 import Logging
 import MessagePack
+import NIOCore
 import Synchronization
-import ZeroMQ
+import ZMTP
 
-extension ZMQFrames: FrameSource {}
+extension ZMTPMessage: FrameSource {}
 
-/// Everything that runs on the client thread: its loop here, messages and commands in the extensions.
-final class ClientThread {
+/// Everything that runs on the client's event loop: its life here, messages and commands in the extensions.
+///
+/// Used on that loop only, which is what makes it safe to share.
+final class ClientCore: @unchecked Sendable {
     let configuration: EngineClientConfiguration
     let sockets: ClientSockets
     let shared: ClientShared
+    let eventLoop: any EventLoop
     let logger: Logger
 
     var engines: EngineTable
@@ -21,15 +24,13 @@ final class ClientThread {
     var outputReader = EngineCoreOutputReader(family: .newest)
     /// Set while engines are registered.
     var information: EngineInformation?
-    /// Start-up failed, or the sockets did: there is no way back.
+    /// Start-up failed: there is no way back.
     var isBroken = false
     var deathReason: String?
 
-    var coordinator: ZMQSocket?
-    /// Tells of engines' connections that ended; nil = that is not looked at.
-    var disconnects: ZMQSocket?
+    var coordinator: ZMTPSocket?
     /// When engines are looked for after one has hung up.
-    var reconnectDeadline: ContinuousClock.Instant?
+    var reconnectDeadline: NIODeadline?
     var currentWave = 0
     var wavesAreRunning = false
 
@@ -39,88 +40,78 @@ final class ClientThread {
     var readyWaiters: [ReadyWaiter] = []
 
     /// When the engines must have registered; nil once they have.
-    var readyDeadline: ContinuousClock.Instant?
+    var readyDeadline: NIODeadline?
     /// When a drain ends; nil while not shutting down.
-    var shutdownDeadline: ContinuousClock.Instant?
+    var shutdownDeadline: NIODeadline?
     var shutdownCompletions: [@Sendable () -> Void] = []
 
-    let poller = ZMQPoller()
-    let frames = ZMQFrames()
+    private var isClosed = false
+    private var timers: [Scheduled<Void>] = []
     private var commands: [Command] = []
     /// Encoded request, reused.
     var scratch: [UInt8] = []
     /// Reused.
     var brokenOutputs: [BrokenOutput] = []
     private var malformedMessages = 0
+    private var violations = 0
 
-    init(configuration: EngineClientConfiguration, sockets: ClientSockets, shared: ClientShared, logger: Logger) {
+    init(
+        configuration: EngineClientConfiguration, sockets: ClientSockets, shared: ClientShared,
+        eventLoop: any EventLoop, logger: Logger
+    ) {
         self.configuration = configuration
         self.sockets = sockets
         self.shared = shared
+        self.eventLoop = eventLoop
         self.logger = logger
         engines = EngineTable(
             ranks: configuration.ranks, clientIndex: configuration.clientIndex, clientCount: configuration.clientCount)
         registry = RequestRegistry(ids: WireRequestID(key: .random(in: .min ... .max)))
-        readyDeadline = .now + configuration.readyTimeout
     }
 
-    /// Starts the thread, which owns this object from here on.
-    func spawn() throws(ZMQError) {
-        try startDetachedThread(named: "engine-client", owning: self) { $0.run() }
-    }
+    // MARK: - Life
 
-    // MARK: - Loop
-
-    private func run() {
+    /// The first step on the loop. The sockets, the mailbox and the timer keep the object alive until ``close()``.
+    func start() {
+        sockets.input.onMessage = { self.receiveRegistration($0, from: $1) }
+        sockets.input.onReadComplete = { self.finishStep() }
+        sockets.output.onMessage = { message, _ in self.receiveOutput(message) }
+        sockets.output.onReadComplete = { self.finishOutputs() }
+        for socket in [sockets.input, sockets.output] { watch(socket) }
+        if configuration.watchesConnections { sockets.input.onClose = { _ in self.expectReconnection() } }
+        readyDeadline = wake(in: configuration.readyTimeout)
         if let address = configuration.coordinatorAddress { connectCoordinator(address) }
-        do throws(ZMQError) {
-            let mailboxItem = poller.add(descriptor: shared.mailbox.descriptor)
-            let inputItem = try poller.add(sockets.input)
-            let outputItem = try poller.add(sockets.output)
-            var coordinatorItem: Int?
-            let disconnectItem = try watchConnections()
-            while !isFinished {
-                if coordinatorItem == nil, let coordinator { coordinatorItem = try poller.add(coordinator) }
-                try poller.wait(milliseconds: waitTime)
-                if poller.isReadable(inputItem) { receiveRegistrations() }
-                if poller.isReadable(outputItem) { receiveOutputs() }
-                if let item = coordinatorItem, poller.isReadable(item) { receiveCoordinatorState() }
-                if poller.isReadable(mailboxItem) { runCommands() }
-                if let item = disconnectItem, poller.isReadable(item) { receiveDisconnects() }
-                checkReadyDeadline()
-                checkConnections()
-                finishStep()
-            }
-        } catch {
-            logger.critical("engine sockets failed", metadata: ["error": "\(error)"])
-            startupFailed("engine sockets failed: \(error)")
-        }
-        close()
+        shared.mailbox.setConsumer { self.eventLoop.execute { self.runCommands() } }
     }
 
-    private var isFinished: Bool {
-        guard let shutdownDeadline else { return false }
-        return registry.count == 0 || ContinuousClock.now >= shutdownDeadline
-    }
-
-    /// Milliseconds until the next deadline, -1 = none.
-    private var waitTime: Int {
-        let deadlines = [readyDeadline, shutdownDeadline, reconnectDeadline]
-        guard let next = deadlines.compactMap({ $0 }).min() else { return -1 }
-        let (seconds, attoseconds) = (next - .now).components
-        // Rounded up: waking just before the deadline would spin.
-        return max(0, min(Int(seconds), 86_400) * 1000 + Int(attoseconds / 1_000_000_000_000_000) + 1)
+    /// Looks at the deadlines after that time.
+    func wake(in delay: Duration) -> NIODeadline {
+        // A timer must not overflow; nobody waits for a year.
+        let delay = TimeAmount(min(max(delay, .zero), .seconds(86_400 * 365)))
+        timers.append(eventLoop.scheduleTask(in: delay) { self.finishStep() })
+        return .now() + delay
     }
 
     private func runCommands() {
+        guard !isClosed else { return }
         shared.mailbox.drain(into: &commands)
         for command in commands { execute(command) }
         commands.removeAll(keepingCapacity: true)
         sendAborts()
+        finishStep()
     }
 
-    /// Hands out what the last messages and commands produced.
+    /// Hands out what the last messages and commands produced, and sends what they queued.
     func finishStep() {
+        guard !isClosed else { return }
+        checkReadyDeadline()
+        checkConnections()
+        sockets.input.flush()
+        handOut()
+        if let shutdownDeadline, registry.count == 0 || NIODeadline.now() >= shutdownDeadline { close() }
+    }
+
+    private func handOut() {
         registry.flush()
         guard !registry.released.isEmpty else { return }
         shared.inFlight.subtract(registry.released.count, ordering: .relaxed)
@@ -129,27 +120,27 @@ final class ClientThread {
     }
 
     private func checkReadyDeadline() {
-        guard let deadline = readyDeadline, ContinuousClock.now >= deadline else { return }
+        guard let deadline = readyDeadline, NIODeadline.now() >= deadline else { return }
         let missing = engines.missingRanks.map { "\($0)" }.joined(separator: ", ")
         startupFailed("no registration from engine \(missing) within \(configuration.readyTimeout)")
     }
 
-    /// The last step of the thread: nothing may be left that waits for it.
+    /// The last step: nothing may be left that waits for the client.
     private func close() {
+        isClosed = true
+        for timer in timers { timer.cancel() }
+        timers = []
         let aborted = registry.running()
         for slot in aborted { failAndAbort(slot, .shuttingDown) }
         sendAborts()
-        // The aborts are worth a moment: engines do not notice that a frontend is gone.
-        if !aborted.isEmpty { try? sockets.input.setLinger(milliseconds: 200) }
         for command in shared.mailbox.close() { refuse(command) }
         utilities.failAll(.shuttingDown)
-        finishStep()
+        handOut()
         for waiter in readyWaiters { waiter(.failure(.shuttingDown)) }
         readyWaiters = []
-        poller.removeAll()
         coordinator?.close()
-        disconnects?.close()
-        sockets.input.close()
+        // The aborts are worth a moment: engines do not notice that a frontend is gone.
+        sockets.input.close(linger: aborted.isEmpty ? .zero : .milliseconds(200))
         sockets.output.close()
         setState(.closed)
         for completion in shutdownCompletions { completion() }
@@ -180,10 +171,21 @@ final class ClientThread {
     /// Logs damaged messages: all of the first ones, then every power of two, so that a mad engine cannot fill a disk.
     func logMalformed(_ what: String, _ error: MessagePackError?, affected: Int = 0) {
         malformedMessages += 1
-        guard malformedMessages <= 16 || malformedMessages & (malformedMessages - 1) == 0 else { return }
+        guard Self.isWorthLogging(malformedMessages) else { return }
         var metadata: Logger.Metadata = ["total": "\(malformedMessages)"]
         if let error { metadata["error"] = "\(error)" }
         if affected > 0 { metadata["failed_requests"] = "\(affected)" }
         logger.error("\(what)", metadata: metadata)
     }
+
+    /// Logs peers that do not speak ZeroMQ, as sparingly.
+    func watch(_ socket: ZMTPSocket) {
+        socket.onViolation = { problem in
+            self.violations += 1
+            guard Self.isWorthLogging(self.violations) else { return }
+            self.logger.warning("\(socket.kind.rawValue) socket: \(problem)", metadata: ["total": "\(self.violations)"])
+        }
+    }
+
+    private static func isWorthLogging(_ count: Int) -> Bool { count <= 16 || count & (count - 1) == 0 }
 }

@@ -1,11 +1,12 @@
 import EngineProtocol
 import Logging
 import MessagePack
+import NIOCore
 import Synchronization
-import ZeroMQ
+import ZMTP
 
 /// What event loops ask for.
-extension ClientThread {
+extension ClientCore {
     /// Ids in one ABORT message.
     static let abortBatch = 1024
 
@@ -34,7 +35,7 @@ extension ClientThread {
                 readyWaiters.append(waiter)
             }
         case .shutdown(let drainTimeout, let completion):
-            let deadline = ContinuousClock.now + drainTimeout
+            let deadline = wake(in: drainTimeout)
             shutdownDeadline = shutdownDeadline.map { min($0, deadline) } ?? deadline
             // Nobody waits for engines any more.
             readyDeadline = nil
@@ -71,9 +72,9 @@ extension ClientThread {
         }
         engines[index].inFlight += 1
         engines[index].admittedSinceStats += 1
-        if let error = send(.add, to: index) {
+        if !send(.add, to: index) {
             let slot = Int(handle.slot)
-            finish(slot, .failed(.requestFailed(reason: "engine \(engines[index].rank) cannot be reached: \(error)")))
+            finish(slot, .failed(.requestFailed(reason: "engine \(engines[index].rank) cannot be reached")))
         }
     }
 
@@ -144,24 +145,20 @@ extension ClientThread {
                 rest = rest.dropFirst(Self.abortBatch)
                 scratch.removeAll(keepingCapacity: true)
                 AbortRequest.encode(batch, into: &scratch)
-                if let error = send(.abort, to: index) {
+                if !send(.abort, to: index) {
                     // The engine is gone, and its requests with it.
-                    logger.debug("abort not sent", metadata: ["engine": "\(engines[index].rank)", "error": "\(error)"])
+                    logger.debug("abort not sent", metadata: ["engine": "\(engines[index].rank)"])
                 }
             }
             engines[index].aborts.removeAll(keepingCapacity: true)
         }
     }
 
-    /// Sends `scratch` to an engine.
-    func send(_ type: EngineRequestType, to index: Int) -> ZMQError? {
-        do throws(ZMQError) {
-            try sockets.input.send(engines[index].identity, more: true)
-            try withUnsafeBytes(of: type.rawValue) { byte throws(ZMQError) in try sockets.input.send(byte, more: true) }
-            try sockets.input.send(scratch)
-            return nil
-        } catch {
-            return error
+    /// Queues `scratch` for an engine.
+    /// - Returns: false if the engine has no connection.
+    func send(_ type: EngineRequestType, to index: Int) -> Bool {
+        withUnsafeBytes(of: type.rawValue) { type in
+            scratch.withUnsafeBytes { sockets.input.send([type, $0], to: engines[index].identity) }
         }
     }
 
@@ -193,8 +190,8 @@ extension ClientThread {
             UtilityCall(
                 clientIndex: configuration.clientIndex, callID: id, method: method, arguments: arguments
             ).encode(into: &scratch)
-            if let error = send(.utility, to: index) {
-                utilities.fail(id, .requestFailed(reason: "engine \(engines[index].rank) cannot be reached: \(error)"))
+            if !send(.utility, to: index) {
+                utilities.fail(id, .requestFailed(reason: "engine \(engines[index].rank) cannot be reached"))
             }
         }
     }

@@ -1,32 +1,28 @@
 import EngineProtocol
 import Logging
 import MessagePack
+import NIOCore
 import Synchronization
-import ZeroMQ
+import ZMTP
 
 /// Registration, death and restart of engines, and the data-parallel coordinator.
-extension ClientThread {
+extension ClientCore {
     // MARK: - Registration
 
-    func receiveRegistrations() {
-        do throws(ZMQError) {
-            while try sockets.input.receive(into: frames) { register() }
-        } catch {
-            logger.error("receiving a registration failed", metadata: ["error": "\(error)"])
-        }
-    }
-
-    private func register() {
-        guard frames.count == 2, let rank = EngineIdentity.rank(frames[0]), let index = engines.index(ofRank: rank)
+    func receiveRegistration(_ frames: ZMTPMessage, from peer: ZMTPConnection) {
+        guard frames.count == 1,
+            let index = peer.identity.withUnsafeBytes({ EngineIdentity.rank($0) })
+                .flatMap({ engines.index(ofRank: $0) })
         else {
-            let identity = frames[0].prefix(8).map { String($0, radix: 16) }.joined(separator: " ")
+            let identity = peer.identity.prefix(8).map { String($0, radix: 16) }.joined(separator: " ")
             let problem = "unexpected registration of identity [\(identity)] with \(frames.count) frames"
             if isStartingUp { startupFailed(problem) } else { logMalformed(problem, nil) }
             return
         }
+        let rank = engines[index].rank
         do throws(MessagePackError) {
             let (response, found) = try EngineCoreReadyResponse.decode(
-                frames[1], family: family ?? configuration.family)
+                frames[0], family: family ?? configuration.family)
             try checkAgreement(response, index: index)
             register(response, found, index: index)
         } catch {
@@ -146,35 +142,22 @@ extension ClientThread {
 
     // MARK: - Connections
 
-    /// - Returns: the poller's number for the socket that tells.
-    func watchConnections() throws(ZMQError) -> Int? {
-        guard configuration.watchesConnections else { return nil }
-        let socket = try sockets.input.monitorDisconnects()
-        disconnects = socket
-        return try poller.add(socket)
-    }
-
-    /// A connection has ended. Whose it was the event does not say, and the engine may come back at once.
-    func receiveDisconnects() {
-        do throws(ZMQError) {
-            while let socket = disconnects, try socket.receive(into: frames) {
-                reconnectDeadline = reconnectDeadline ?? .now + configuration.reconnectTime
-            }
-        } catch {
-            logger.error("receiving connection events failed", metadata: ["error": "\(error)"])
-        }
+    /// A connection has ended. Its engine may come back at once.
+    func expectReconnection() {
+        guard reconnectDeadline == nil else { return }
+        reconnectDeadline = .now() + TimeAmount(configuration.reconnectTime)
+        eventLoop.scheduleTask(in: TimeAmount(configuration.reconnectTime)) { self.finishStep() }
     }
 
     /// Engines that nothing can be sent to any more are dead. What is sent asks for nothing.
     func checkConnections() {
-        guard let deadline = reconnectDeadline, ContinuousClock.now >= deadline else { return }
+        guard let deadline = reconnectDeadline, NIODeadline.now() >= deadline else { return }
         reconnectDeadline = nil
         for index in engines.indices where engines[index].isRegistered {
             scratch.removeAll(keepingCapacity: true)
             AbortRequest.encode([][...], into: &scratch)
-            guard let error = send(.abort, to: index) else { continue }
-            logger.error(
-                "engine has hung up", metadata: ["engine": "\(engines[index].rank)", "error": "\(error)"])
+            if send(.abort, to: index) { continue }
+            logger.error("engine has hung up", metadata: ["engine": "\(engines[index].rank)"])
             engineDied(index, instance: nil)
         }
     }
@@ -182,13 +165,15 @@ extension ClientThread {
     // MARK: - Coordinator
 
     func connectCoordinator(_ address: String) {
-        do throws(ZMQError) {
-            let socket = try ZMQSocket(.xsub, context: sockets.context)
-            try socket.setLinger(milliseconds: 0)
-            try socket.setReceiveHighWaterMark(0)
-            if address.hasPrefix("tcp://[") { try socket.setIPv6(true) }
-            try socket.connect(address)
-            try socket.send(CoordinatorFrame.subscribe)
+        let socket = ZMTPSocket(.xsub, on: eventLoop)
+        watch(socket)
+        socket.onOpen = { [unowned socket] in
+            socket.send(CoordinatorFrame.subscribe, to: $0)
+            socket.flush()
+        }
+        socket.onMessage = { message, _ in self.receiveCoordinatorState(message) }
+        do throws(ZMTPError) {
+            try socket.connect(to: address)
             coordinator = socket
             engines.hasCoordinator = true
         } catch {
@@ -196,33 +181,26 @@ extension ClientThread {
         }
     }
 
-    func receiveCoordinatorState() {
-        do throws(ZMQError) {
-            while let socket = coordinator, try socket.receive(into: frames) {
-                guard frames.count > 0 else { continue }
-                do throws(MessagePackError) {
-                    let state = try CoordinatorState(decoding: frames[0])
-                    if let loads = state.loads { engines.update(loads) }
-                    currentWave = state.wave
-                    wavesAreRunning = state.isRunning
-                } catch {
-                    logMalformed("unreadable message from the coordinator", error)
-                }
-            }
+    private func receiveCoordinatorState(_ frames: ZMTPMessage) {
+        do throws(MessagePackError) {
+            let state = try CoordinatorState(decoding: frames[0])
+            if let loads = state.loads { engines.update(loads) }
+            currentWave = state.wave
+            wavesAreRunning = state.isRunning
         } catch {
-            logger.error("receiving from the coordinator failed", metadata: ["error": "\(error)"])
+            logMalformed("unreadable message from the coordinator", error)
         }
     }
 
     /// Up to 0.32 the frontend wakes idle engines through the coordinator; later engines do it themselves.
     func announceFirstRequest(engine: Int, family: ProtocolFamily) {
         guard family.frontendStartsWaves, !wavesAreRunning, let coordinator else { return }
-        do throws(ZMQError) {
-            try coordinator.send(
-                FrontendToCoordinatorMessage.firstRequest(engine: engine, wave: currentWave).encode())
+        let message = FrontendToCoordinatorMessage.firstRequest(engine: engine, wave: currentWave).encode()
+        if coordinator.sendToAll(message) {
+            coordinator.flush()
             wavesAreRunning = true
-        } catch {
-            logger.warning("coordinator cannot be reached", metadata: ["error": "\(error)"])
+        } else {
+            logger.warning("coordinator cannot be reached")
         }
     }
 }

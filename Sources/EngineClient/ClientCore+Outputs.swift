@@ -3,32 +3,17 @@ import Glibc
 import Logging
 import MessagePack
 import Synchronization
-import ZeroMQ
+import ZMTP
 
 /// Output messages: the path that every token takes.
-extension ClientThread {
-    /// Messages handled before other sockets get their turn.
-    private static let messagesPerTurn = 64
-
-    func receiveOutputs() {
-        do throws(ZMQError) {
-            for _ in 0..<Self.messagesPerTurn {
-                guard try sockets.output.receive(into: frames) else { break }
-                shared.messages.add(1, ordering: .relaxed)
-                handleMessage()
-                // One delivery per inbox and message: readers of streams see tokens as early as they exist.
-                finishStep()
-            }
-        } catch {
-            logger.error("receiving outputs failed", metadata: ["error": "\(error)"])
-        }
-        sendAborts()
-    }
-
-    private func handleMessage() {
+extension ClientCore {
+    /// Decodes a message. What it brings is handed out when all messages at hand have been read: a frontend that falls behind
+    /// makes up for it with fewer and larger deliveries.
+    func receiveOutput(_ frames: ZMTPMessage) {
+        shared.messages.add(1, ordering: .relaxed)
         let payload = frames[0]
         if isSentinel(payload) {
-            handleSentinel()
+            handleSentinel(frames)
             return
         }
         let view: EngineCoreOutputsView
@@ -59,7 +44,12 @@ extension ClientThread {
         }
     }
 
-    private func handleSentinel() {
+    func finishOutputs() {
+        sendAborts()
+        finishStep()
+    }
+
+    private func handleSentinel(_ frames: ZMTPMessage) {
         if frames.count == 3, let notice = EngineDeathNotice(identity: frames[1], instance: frames[2]),
             let index = engines.index(ofRank: notice.rank)
         {
@@ -118,7 +108,7 @@ extension RequestRegistry {
     /// The token path: it works on one `inout` registry, because every access through the thread object would be checked
     /// for exclusivity at run time.
     mutating func decodeOutputs(
-        of view: EngineCoreOutputsView, _ decoder: EngineCoreOutputReader, _ frames: ZMQFrames,
+        of view: EngineCoreOutputsView, _ decoder: EngineCoreOutputReader, _ frames: ZMTPMessage,
         engines: inout EngineTable, broken: inout [BrokenOutput]
     ) -> Int {
         var reader = view.outputs
