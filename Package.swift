@@ -91,7 +91,8 @@ let package = Package(
         .testTarget(
             name: "EngineClientTests",
             dependencies: [
-                "EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ", "ZMTP", "TestSupport", nioCore, nioPosix, logging,
+                "EngineClient", "EngineProtocol", "MessagePack", "ZeroMQ", "ZMTP", "TestSupport", nioCore, nioPosix,
+                logging,
             ],
             swiftSettings: settings),
         .testTarget(

@@ -104,7 +104,7 @@ package final class EngineClient: EngineConnection {
         _ = shared.mailbox.post(.observeStats(observer))
     }
 
-    /// Sets who hears how many tokens each step of an engine has read or made (called on the client thread).
+    /// Sets who hears how many tokens each step of an engine has read or made (called on the client's event loop).
     package func onIteration(_ observer: @escaping @Sendable (_ engine: Int, _ tokens: Int) -> Void) {
         _ = shared.mailbox.post(.observeIterations(observer))
     }

@@ -162,9 +162,14 @@ private struct JSONParser {
             while at < count, isWhitespace(base[at]) { at &+= 1 }
             let first = at
             var value = 0
-            while at < count, base[at] &- 0x30 < 10, at &- first < 10 {
-                value = value &* 10 &+ Int(base[at] &- 0x30)
-                at &+= 1
+            if count &- at >= 8, let digits = Self.leadingDigits(base + at) {
+                value = digits.value
+                at &+= digits.count
+            } else {
+                while at < count, base[at] &- 0x30 < 10, at &- first < 10 {
+                    value = value &* 10 &+ Int(base[at] &- 0x30)
+                    at &+= 1
+                }
             }
             guard at > first, base[first] != 0x30 || at == first &+ 1, value <= Int(Int32.max) else { return nil }
             values.append(Int32(truncatingIfNeeded: value))
@@ -177,6 +182,24 @@ private struct JSONParser {
             position = at
             return values
         }
+    }
+
+    /// The number that eight bytes begin with, without a branch per digit; nil if all of them are digits.
+    @inline(__always)
+    private static func leadingDigits(_ bytes: UnsafePointer<UInt8>) -> (value: Int, count: Int)? {
+        let word = UInt64(littleEndian: UnsafeRawPointer(bytes).loadUnaligned(as: UInt64.self))
+        let values = word ^ 0x3030_3030_3030_3030
+        // The high bit of every byte up to the first that is no digit, and of that one.
+        let others = (values &+ 0x7676_7676_7676_7676 | values) & 0x8080_8080_8080_8080
+        guard others != 0 else { return nil }
+        let count = others.trailingZeroBitCount / 8
+        guard count > 0 else { return (0, 0) }
+        // As if zeros stood in front: then pairs, fours and all eight are added up.
+        var sum = values << UInt64(64 &- 8 &* count)
+        sum = sum &* 10 &+ sum >> 8
+        let low = (sum & 0x0000_00FF_0000_00FF) &* 0x000F_4240_0000_0064
+        let high = (sum >> 16 & 0x0000_00FF_0000_00FF) &* 0x0000_2710_0000_0001
+        return (Int((low &+ high) >> 32), count)
     }
 
     @inline(__always)

@@ -165,4 +165,34 @@ import Testing
             return error.kind
         }
     }
+
+    /// Lists of integers are read by a way of their own, many digits at once.
+    @Test func integersOfAMember() throws {
+        func parse(_ text: String) throws -> (JSONValue, [Int32]?) {
+            let (value, integers) = try Array(text.utf8).withUnsafeBufferPointer { bytes throws(JSONError) in
+                try JSONValue.parse(bytes, takingIntegersOf: "p")
+            }
+            return (value, integers)
+        }
+        var values: [Int32] = [0, 1, 9, 10, 99, 12_345_678, 9_999_999, 99_999_999, 123_456_789, .max]
+        for digits in 1...10 { values += (0..<50).map { _ in Int32(clamping: Int.random(in: 0..<pow10(digits))) } }
+        for separator in [",", ", ", " ,\n\t"] {
+            for count in [1, 2, 7, values.count] {
+                let list = values.prefix(count).map(String.init).joined(separator: separator)
+                #expect(try parse("{\"a\": 1, \"p\": [\(list)]}").1 == Array(values.prefix(count)))
+                #expect(try parse("{\"p\":[ \(list) ]}").1 == Array(values.prefix(count)))
+            }
+        }
+        // What is anything else stays with the others.
+        for list in [
+            "[]", "[01]", "[1.5]", "[-1]", "[1,]", "[2147483648]", "[12345678901]", "[1e3]", "[1 2]", "[\"1\"]", "[1",
+        ] {
+            if let (_, integers) = try? parse("{\"p\": \(list), \"padding\": \"12345678\"}") {
+                #expect(integers == nil)
+            }
+        }
+        #expect(try parse("{\"p\": [1, 2.5, 3]}").0["p"]?.arrayValue?.count == 3)
+    }
+
+    private func pow10(_ exponent: Int) -> Int { (0..<exponent).reduce(1) { value, _ in value * 10 } }
 }
