@@ -58,7 +58,7 @@ class Spy:
         words = processes.command(child(server, "dp-coordinator"))
         self.addresses = dict(re.findall(r"--([a-z-]+)-address (ipc\S+)", words))
         # Over TCP only those who are concerned know the ports.
-        self.addresses["stats-publish"] = re.search(r"--coordinator-address '?([^ ']+)", server.log())[1]
+        self.addresses["stats-publish"] = re.search(r"--(?:coordinator|stats-update)-address '?([^ ']+)", server.log())[1]
         self.context = zmq.Context()
         self.frontend = self.subscribe("stats-publish")
         # It is heard from now on: the counts are repeated.

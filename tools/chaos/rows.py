@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -46,6 +47,25 @@ def script(text):
     path.write_text(f"#!/bin/bash\nENGINE={ENGINE}\n{text}\n")
     path.chmod(0o755)
     return str(path)
+
+
+# Says HELLO as engine 0 without ever getting ready, and only then becomes the real engine, which says it too.
+HELLO_FIRST = r"""
+import os, socket, struct, sys
+words = sys.argv[1:]
+handshake = socket.socket(socket.AF_UNIX)
+handshake.connect(words[words.index("--handshake-address") + 1].removeprefix("ipc://"))
+greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
+ready = b"\x05READY" + b"\x0bSocket-Type" + struct.pack(">I", 6) + b"DEALER" + b"\x08Identity" + struct.pack(">I", 2) + bytes(2)
+hello = b"\x83\xa6status\xa5HELLO\xa5local\xc3\xa8headless\xc2"
+received = b""
+for message, answer in ((greeting + b"\x04" + bytes([len(ready)]) + ready, b"READY"), (b"\x00" + bytes([len(hello)]) + hello, b"addresses")):
+    handshake.sendall(message)
+    while answer not in received:
+        received += handshake.recv(4096) or sys.exit("the supervisor hung up")
+os.set_inheritable(handshake.fileno(), True)
+os.execv(words[0], words)
+"""
 
 
 def failing_start(*args, text="", deadline=20, **kwargs):
@@ -286,7 +306,7 @@ def p11():
     check("never connects", "has not connected", 4, "--engine-binary", script("exec sleep 100"),
           environment={"VLLM_ENGINE_READY_TIMEOUT_S": "1"})
     check("connects twice", "connected twice", 4, "--engine-binary",
-          script('"$ENGINE" "$@" & exec "$ENGINE" "$@"'), mock=False)
+          script(f"exec {sys.executable} -c '{HELLO_FIRST}' \"$ENGINE\" \"$@\""))
     check("wrong identity", "unexpected identity", 4, "--engine-binary",
           script('exec "$ENGINE" "$@" --engine-index 5'))
     check("wrong version", "protocol-version", 4, "--engine-binary", script('exec "$ENGINE" "$@" --protocol-version 9.9'))
