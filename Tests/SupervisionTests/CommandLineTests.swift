@@ -6,7 +6,10 @@ import Supervision
 import Testing
 
 @Suite struct CommandLineTests {
+    /// A folder that passes for a model's.
     private let scratch = Scratch()
+
+    init() { close(creat(scratch.file("config.json"), 0o600)) }
 
     /// The configuration that a command line leads to, with programs that exist everywhere.
     private func configuration(_ words: [String]) throws -> ServeConfiguration {
@@ -72,6 +75,11 @@ import Testing
                 "engine_ready_timeout_secs":600,"host":"::","http_timeout_keep_alive":5,"max_logprobs":-1,\
                 "model_tag":"\(scratch.path)","served_model_name":["a","b"]}
                 """)
+    }
+
+    @Test func aFolderThatIsNoModelIsRefused() {
+        let empty = Scratch()
+        #expect(refusal([empty.path]).hasPrefix("\(empty.path) has no config.json"))
     }
 
     @Test func automaticLengthIsTheDefault() throws {

@@ -175,6 +175,7 @@ package struct ServeCommand: ParsableCommand {
                 try frontend.tokenizer ?? Binaries.defaultModel(explicit: nil))
             configuration.frontendArguments["tokenizer"] = nil
         } else {
+            try ModelFolder.check(model)
             configuration.frontendArguments["model_tag"] = .string(model)
         }
         // The scripted engine plays the model whose tokenizer it has.
