@@ -93,3 +93,14 @@ def plain_chat(body):
     calls = [{"name": call["function"]["name"], "arguments": call["function"]["arguments"]} for call in message.get("tool_calls") or []]
     reasoning = message.get("reasoning") or message.get("reasoning_content") or ""
     return {"content": message.get("content") or "", "reasoning": reasoning, "tool_calls": calls}, choice["finish_reason"]
+
+
+def read_all(connection):
+    """What a raw socket still sends; a reset ends it like a close."""
+    received = b""
+    try:
+        while part := connection.recv(65536):
+            received += part
+    except ConnectionResetError:
+        pass
+    return received

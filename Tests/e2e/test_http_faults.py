@@ -9,6 +9,7 @@ import struct
 
 import pytest
 
+from http_client import read_all
 from server import DEFAULT_MODEL, Server, wait_until
 
 SLOW_READERS = int(os.environ.get("VLLM_E2E_SLOW_READERS", "200"))
@@ -41,16 +42,6 @@ def connect(server, timeout=30, receive_buffer=None):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     connection.connect(("127.0.0.1", server.port))
     return connection
-
-
-def read_all(connection):
-    received = b""
-    try:
-        while part := connection.recv(65536):
-            received += part
-    except ConnectionResetError:
-        pass
-    return received
 
 
 def send_until_refused(connection, part, times):
