@@ -3,18 +3,28 @@ import JSONBytes
 
 /// What the supervisor itself wants to know of a model.
 enum ModelFolder {
-    /// Refuses a folder that can be no model, before a process is started for it. A name that is no folder may mean something
-    /// to the engine.
+    /// Refuses what can be no model, before a process is started for it.
     static func check(_ folder: String) throws {
         var status = stat()
-        guard stat(folder, &status) == 0, status.st_mode & S_IFMT == S_IFDIR,
-            access("\(folder)/config.json", F_OK) != 0
-        else { return }
-        throw SupervisionError(
-            .usage,
-            "\(folder) has no config.json: MODEL is a Hugging Face folder with config.json, *.safetensors and "
-                + "tokenizer.json")
+        guard stat(folder, &status) == 0 else {
+            var text = "model folder \(folder) does not exist"
+            if !folder.hasPrefix("/"), folder.filter({ $0 == "/" }).count == 1 {
+                text += "; models are not downloaded: if this is one of the Hugging Face Hub, run "
+                text += "`hf download \(folder) --local-dir DIR` and name DIR"
+            } else if !folder.contains("/") {
+                text += "; `vllm-engine --help` lists the commands"
+            }
+            throw SupervisionError(.usage, text)
+        }
+        guard status.st_mode & S_IFMT == S_IFDIR else {
+            throw SupervisionError(.usage, "\(folder) is no folder: \(expected)")
+        }
+        guard access("\(folder)/config.json", F_OK) == 0 else {
+            throw SupervisionError(.usage, "\(folder) has no config.json: \(expected)")
+        }
     }
+
+    private static let expected = "MODEL is a Hugging Face folder with config.json, *.safetensors and tokenizer.json"
 
     /// Whether `config.json` says so: engines of such a model depend on each other when there are several.
     static func isMixtureOfExperts(_ folder: String) -> Bool {

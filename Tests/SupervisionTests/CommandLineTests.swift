@@ -116,6 +116,14 @@ import Testing
 
     @Test(arguments: [
         (["/no/such/model"], "model folder /no/such/model does not exist"),
+        (["Qwen/Qwen3-0.6B"], "`hf download Qwen/Qwen3-0.6B --local-dir DIR`"),
+        (["stat"], "model folder stat does not exist; `vllm-engine --help` lists the commands"),
+        (["/etc/passwd"], "/etc/passwd is no folder"),
+        (["/etc"], "/etc has no config.json"),
+        (
+            ["mock", "--tokenizer", "/t", "--enable-auto-tool-choice"],
+            "--enable-auto-tool-choice needs --tool-call-parser"
+        ),
         (["mock", "--tokenizer", "/t", "--data-parallel-size", "0"], "--data-parallel-size must be from 1 to 65536"),
         (["mock", "--tokenizer", "/t", "--max-num-seqs", "0"], "--max-num-seqs must be at least 1"),
         (["mock", "--tokenizer", "/t", "--ssl-keyfile", "k"], "--enable-ssl-refresh need --ssl-certfile"),

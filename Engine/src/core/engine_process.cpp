@@ -80,7 +80,9 @@ KvSizing choose_kv(const EngineOptions& options, const Executor& executor) {
     request.max_num_seqs = options.max_num_seqs;
     request.wanted_bytes = kv_bytes_wanted(options);
     request.wanted_blocks = options.num_gpu_blocks_override;
-    request.available_bytes = available_memory_bytes();
+    const MemoryLimits memory = memory_limits();
+    request.available_bytes = memory.available_bytes;
+    request.memory_bytes = memory.total_bytes;
     KvSizing sizing = size_kv_cache(request);
     if (options.max_model_len == 0 && sizing.max_model_len < executor.info().max_position) {
         log(LogLevel::warning, "max_model_len is %d instead of the model's %d: more does not fit into the KV cache",

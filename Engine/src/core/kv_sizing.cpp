@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 #include <string>
 
 namespace blas_engine {
@@ -40,6 +41,11 @@ KvSizing size_kv_cache(const KvRequest& request) {
     int wanted = request.wanted_max_len > 0 ? request.wanted_max_len : request.model_max_len;
     int64_t blocks = std::min(choose_blocks(request, wanted), max_blocks);
     int64_t capacity = blocks * request.block_size;
+    if (request.bytes_per_block > 0 && blocks > request.memory_bytes / request.bytes_per_block) {
+        throw KvSizingError("the KV cache would take " + std::to_string(blocks * request.bytes_per_block >> 20) +
+                            " MiB, the machine or control group has " + std::to_string(request.memory_bytes >> 20) +
+                            "; lower --kv-cache-memory or --num-gpu-blocks-override");
+    }
     if (capacity < 2 || (request.wanted_max_len > 0 && capacity < request.wanted_max_len)) {
         throw KvSizingError("the KV cache holds " + std::to_string(capacity) + " tokens, too few for one sequence of " +
                             std::to_string(wanted) +
@@ -48,19 +54,24 @@ KvSizing size_kv_cache(const KvRequest& request) {
     return {static_cast<int>(blocks), static_cast<int>(std::min<int64_t>(wanted, capacity))};
 }
 
-int64_t available_memory_bytes() {
-    int64_t available = int64_t{1} << 30;  // if the system does not say
+MemoryLimits memory_limits() {
+    // If the system does not say: little, and no limit.
+    MemoryLimits limits{.total_bytes = std::numeric_limits<int64_t>::max(), .available_bytes = int64_t{1} << 30};
     std::ifstream meminfo("/proc/meminfo");
     std::string key;
     int64_t kib = 0;
     for (std::string unit; meminfo >> key >> kib;) {
         std::getline(meminfo, unit);
-        if (key == "MemAvailable:") available = kib << 10;
+        if (key == "MemTotal:") limits.total_bytes = kib << 10;
+        if (key == "MemAvailable:") limits.available_bytes = kib << 10;
     }
     int64_t limit = read_number("/sys/fs/cgroup/memory.max");
     int64_t used = read_number("/sys/fs/cgroup/memory.current");
-    if (limit >= 0 && used >= 0) available = std::min(available, std::max<int64_t>(limit - used, 0));
-    return available;
+    if (limit >= 0) limits.total_bytes = std::min(limits.total_bytes, limit);
+    if (limit >= 0 && used >= 0) {
+        limits.available_bytes = std::min(limits.available_bytes, std::max<int64_t>(limit - used, 0));
+    }
+    return limits;
 }
 
 }  // namespace blas_engine

@@ -20,6 +20,7 @@ struct KvRequest {
     int64_t wanted_bytes = 0;     // 0 = choose
     int wanted_blocks = 0;        // 0 = choose
     int64_t available_bytes = 0;  // memory that could be taken now
+    int64_t memory_bytes = 0;     // all there is
 };
 
 struct KvSizingError : std::runtime_error {
@@ -30,7 +31,11 @@ struct KvSizingError : std::runtime_error {
 // Throws KvSizingError if that cannot be had.
 KvSizing size_kv_cache(const KvRequest& request);
 
-// Free memory of the machine, or what the control group still allows if that is less.
-int64_t available_memory_bytes();
+// Memory of the machine, or what the control group allows if that is less.
+struct MemoryLimits {
+    int64_t total_bytes = 0;
+    int64_t available_bytes = 0;
+};
+MemoryLimits memory_limits();
 
 }  // namespace blas_engine

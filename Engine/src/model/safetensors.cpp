@@ -201,7 +201,8 @@ Safetensors::~Safetensors() = default;
 void Safetensors::add_file(const std::string& path) {
     auto file = map_file(path);
     const uint64_t header = little_endian(file->data);
-    if (header > max_header_bytes) throw ModelError(path + ": not a safetensors file (header size out of bounds)");
+    if (header > max_header_bytes)
+        throw ModelError(path + ": not a safetensors file (header size out of bounds); a Git LFS pointer?");
     if (header > file->size - 8) {
         throw ModelError(path + ": truncated: the header has " + std::to_string(header) + " bytes, the file " +
                          std::to_string(file->size));

@@ -95,6 +95,7 @@ TEST(KvSizing, FitsTheCacheToMemoryAndTheContextToTheCache) {
     request.model_max_len = 4096;
     request.max_num_seqs = 4;
     request.available_bytes = int64_t{64} << 30;
+    request.memory_bytes = int64_t{64} << 30;
     EXPECT_EQ(size_kv_cache(request).num_blocks, 4 * 256);  // no more than is useful
     EXPECT_EQ(size_kv_cache(request).max_model_len, 4096);
     request.available_bytes = 250 << 20;  // 100 blocks of it
@@ -107,6 +108,11 @@ TEST(KvSizing, FitsTheCacheToMemoryAndTheContextToTheCache) {
     request.wanted_max_len = 49;  // one more than three blocks hold
     EXPECT_THROW(size_kv_cache(request), KvSizingError);
     request.wanted_max_len = 5000;
+    EXPECT_THROW(size_kv_cache(request), KvSizingError);
+    request.wanted_max_len = 0;
+    request.wanted_blocks = 65536;  // all of the memory
+    EXPECT_EQ(size_kv_cache(request).num_blocks, 65536);
+    request.wanted_blocks = 65537;
     EXPECT_THROW(size_kv_cache(request), KvSizingError);
 }
 

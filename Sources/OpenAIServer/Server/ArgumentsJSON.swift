@@ -17,7 +17,6 @@ package struct ArgumentsJSON {
         "api_server_count", "renderer_num_workers", "enable_flash_late_interaction", "limit_mm_per_prompt",
         "language_model_only", "custom_histogram_buckets", "hf_token", "log_error_stack",
         "aggregate_engine_logging", "revision", "tokenizer_revision", "hf_config_path", "hf_overrides",
-        "enable_auto_tool_choice",
     ]
 
     /// Keys whose features this server does not have; ignoring them would change what the user asked for.
@@ -48,6 +47,11 @@ package struct ArgumentsJSON {
         }
         for (key, value) in object.pairs where Self.withoutEffect.contains(key) && !Self.isOff(value) {
             warnings.append("argument '\(key)' currently has no effect in Swift frontend, ignoring")
+        }
+
+        // The parser alone decides, as in vLLM's Rust frontend.
+        if object["enable_auto_tool_choice"]?.boolValue == true, object["tool_call_parser"]?.stringValue == nil {
+            warnings.append("argument 'enable_auto_tool_choice' has no effect without 'tool_call_parser', ignoring")
         }
 
         givesKeepAlive = object["http_timeout_keep_alive"].map { !$0.isNull } ?? false

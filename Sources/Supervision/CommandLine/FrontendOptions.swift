@@ -121,6 +121,12 @@ package struct FrontendOptions: ParsableArguments {
 
     package init() {}
 
+    package mutating func validate() throws {
+        guard !enableAutoToolChoice || toolCallParser != nil else {
+            throw ValidationError("--enable-auto-tool-choice needs --tool-call-parser")
+        }
+    }
+
     func add(to arguments: inout FrontendArguments) {
         arguments.set("served_model_name", servedModelName)
         arguments.set("revision", revision)

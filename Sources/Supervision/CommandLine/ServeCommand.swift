@@ -14,26 +14,28 @@ package struct ServeCommand: ParsableCommand {
             model of this project is served. Option names are vLLM's; --foo_bar works like --foo-bar.
 
             EXAMPLES
-              vllm-engine                                       the embedded model on http://127.0.0.1:8000
-              vllm-engine /models/Qwen3-0.6B --port 9000        a model folder of yours
+              vllm-engine                                   the embedded model on port 8000
+              vllm-engine /models/Qwen3-0.6B --port 9000    a model folder of yours
               vllm-engine --frontend rust --frontend-binary /path/to/vllm-rs
-              vllm-engine mock --tokenizer /models/x --mock-itl-ms 20       scripted tokens instead of a model
+              vllm-engine mock --mock-itl-ms 20             scripted tokens, no model
+                                                            (`blas-engine --help`: all --mock-…)
 
             EXIT CODES
             \(exitCodeTable)
 
             SIGNALS
-              SIGTERM, SIGINT, SIGHUP   finish open requests for --shutdown-timeout seconds, then stop; again: at once
+              SIGTERM, SIGINT, SIGHUP   finish open requests for --shutdown-timeout, then
+                                        stop; again: at once
               SIGQUIT, SIGUSR1          log the state of every process
 
             OTHER COMMANDS (`vllm-engine COMMAND --help`)
-              status                    show the state of a running service, also as JSON
-              swap                      put another frontend in place of the running one, without a failed request
-              top                       watch its processes, requests and latencies
-              drain                     finish the open requests of a running service, then stop it
-              ab                        compare frontends on the same engine: latency, CPU, memory, answers
-              bench                     measure one server
-              report                    compute the report of such a run again from its records
+              status    show the state of a running service, also as JSON
+              swap      exchange the frontend of a running one, without a failed request
+              top       watch its processes, requests and latencies
+              drain     finish the open requests of a running service, then stop it
+              ab        compare frontends: latency, CPU, memory, answers
+              bench     measure one server
+              report    compute the report of such a run again from its records
             """)
 
     @Argument(help: ArgumentHelp("Model folder, or `mock`; default: the embedded model.", valueName: "model"))
@@ -114,9 +116,7 @@ package struct ServeCommand: ParsableCommand {
             : try shares.first?.executable
                 ?? Binaries.frontend(kind, explicit: kind == .python ? supervisor.python : supervisor.frontendBinary)
         let model = try model ?? Binaries.defaultModel(explicit: nil)
-        if model != "mock", !isDirectory(model) {
-            throw SupervisionError(.usage, "model folder \(model) does not exist")
-        }
+        if model != "mock" { try ModelFolder.check(model) }
 
         var configuration = ServeConfiguration(
             model: model, frontendExecutable: program,
@@ -175,7 +175,6 @@ package struct ServeCommand: ParsableCommand {
                 try frontend.tokenizer ?? Binaries.defaultModel(explicit: nil))
             configuration.frontendArguments["tokenizer"] = nil
         } else {
-            try ModelFolder.check(model)
             configuration.frontendArguments["model_tag"] = .string(model)
         }
         // The scripted engine plays the model whose tokenizer it has.
@@ -198,11 +197,6 @@ package struct ServeCommand: ParsableCommand {
         configuration.frontendArguments["http_timeout_keep_alive"] = .number(
             try secondsFromEnvironment("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", default: 5))
         return configuration
-    }
-
-    private func isDirectory(_ path: String) -> Bool {
-        var status = stat()
-        return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
     }
 
     private func secondsFromEnvironment(_ name: String, default fallback: Int) throws -> Int {
