@@ -1,0 +1,16 @@
+"""tools/chaos/soak, for some seconds: mixed traffic, blows, and an account after each."""
+
+import os
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools/chaos"))
+
+import soaking  # noqa: E402
+
+
+def test_soak():
+    seconds = float(os.environ.get("VLLM_E2E_SOAK_SECONDS", "20"))
+    soak = soaking.Soak(os.environ.get("VLLM_E2E_SEED", "1"), rate=50, round_seconds=3, report=print)
+    soak.run(seconds)
+    assert soak.rounds > 1 and soak.kept
