@@ -59,11 +59,13 @@ let package = Package(
         .target(
             name: "OpenAIServer",
             dependencies: [
-                "Chat", "EngineClient", "EngineHandshake", "EngineProtocol", "JSONBytes", "MessagePack", "Metrics",
+                "CIOUring", "Chat", "EngineClient", "EngineHandshake", "EngineProtocol", "JSONBytes", "MessagePack",
+                "Metrics",
                 "Text",
                 "Tokenization", "ZMTP", "ZeroMQ", nioCore, nioHTTP1, nioPosix, nioSSL, logging,
             ],
             swiftSettings: settings),
+        .target(name: "CIOUring"),
         .target(name: "Chat", dependencies: ["JSONBytes", "Jinja", "Text"], swiftSettings: settings),
         .target(name: "Text", dependencies: ["EngineProtocol", "JSONBytes", "Tokenization"], swiftSettings: settings),
         .target(

@@ -48,24 +48,6 @@ import Testing
         }
     }
 
-    /// The events of a chunked answer, in their order.
-    private func events(_ answer: String) -> [Substring] {
-        let bytes = Array(answer.utf8)
-        let blank = Array("\r\n\r\n".utf8)
-        guard let head = bytes.indices.first(where: { bytes[$0...].starts(with: blank) }) else { return [] }
-        var position = head + blank.count
-        var body: [UInt8] = []
-        while position < bytes.count {
-            guard let end = bytes[position...].firstIndex(of: 13),
-                let size = Int(String(decoding: bytes[position..<end], as: UTF8.self), radix: 16),
-                end + 4 + size <= bytes.count
-            else { break }
-            body += bytes[(end + 2)..<(end + 2 + size)]
-            position = end + 4 + size
-        }
-        return String(decoding: body, as: UTF8.self).split(separator: "\n")
-    }
-
     @Test(arguments: [100, 700, 70_000]) func everyEventArrivesOnceAndInOrder(bytes: Int) async throws {
         let count = 12_000_000 / (bytes + 20)
         let pauses = AsyncStream.makeStream(of: Int.self)
@@ -89,7 +71,7 @@ import Testing
         // The reader starts when the socket is full.
         #expect(try #require(await iterator.next()) > 0)
         let answer = client.receive(until: nil)
-        let events = events(answer)
+        let events = ChunkedAnswer.events(answer)
         #expect(events.count == count)
         let wrong = events.indices.first { !events[$0].hasPrefix("data: \($0) ") || events[$0].utf8.count < bytes }
         #expect(wrong == nil)

@@ -266,3 +266,23 @@ enum TestRoutes {
         }
     }
 }
+
+enum ChunkedAnswer {
+    /// The events of a chunked answer, in their order.
+    static func events(_ answer: String) -> [Substring] {
+        let bytes = Array(answer.utf8)
+        let blank = Array("\r\n\r\n".utf8)
+        guard let head = bytes.indices.first(where: { bytes[$0...].starts(with: blank) }) else { return [] }
+        var position = head + blank.count
+        var body: [UInt8] = []
+        while position < bytes.count {
+            guard let end = bytes[position...].firstIndex(of: 13),
+                let size = Int(String(decoding: bytes[position..<end], as: UTF8.self), radix: 16),
+                end + 4 + size <= bytes.count
+            else { break }
+            body += bytes[(end + 2)..<(end + 2 + size)]
+            position = end + 4 + size
+        }
+        return String(decoding: body, as: UTF8.self).split(separator: "\n")
+    }
+}

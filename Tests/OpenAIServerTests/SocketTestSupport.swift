@@ -13,6 +13,7 @@ final class TestServer {
     enum Family { case tcp, unix }
 
     let descriptor: Int32
+    let context: ServerContext
     private let group: MultiThreadedEventLoopGroup
     private let listener: HTTPListener
     private let address: SocketAddress
@@ -34,7 +35,7 @@ final class TestServer {
         let descriptor = descriptor
         let bound = address.withSockAddr { bind(descriptor, $0, socklen_t($1)) }
         #expect(bound == 0)
-        let context = try Self.makeContext(group: group, configure: configure)
+        context = try Self.makeContext(group: group, configure: configure)
         var router = Router()
         TestRoutes.install(&router)
         routes(&router)

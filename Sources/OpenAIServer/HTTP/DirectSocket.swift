@@ -43,6 +43,9 @@ struct DirectSocket {
         return buffer.readableBytes == 0
     }
 
+    /// Where bytes can go at once.
+    var idleDescriptor: Int32? { isIdle ? descriptor : nil }
+
     mutating func channelTakesOver() { channelWrites += 1 }
     mutating func channelIsDone() { channelWrites -= 1 }
 }

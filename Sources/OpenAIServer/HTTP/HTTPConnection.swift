@@ -334,6 +334,9 @@ final class HTTPConnection: ChannelDuplexHandler {
     /// False as soon as the client does not take what is written: a stream's tokens are then cheaper to keep unwritten.
     var isWritable: Bool { socket.isDirect ? socket.isIdle : context?.channel.isWritable ?? false }
 
+    /// The socket, when nothing else is on the way to it.
+    var idleDescriptor: Int32? { socket.idleDescriptor }
+
     var unsentBytes: Int {
         guard let options = context?.channel.syncOptions else { return 0 }
         return (try? options.getOption(.bufferedWritableBytes)) ?? 0

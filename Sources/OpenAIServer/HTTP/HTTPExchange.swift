@@ -162,6 +162,32 @@ package final class HTTPExchange: ResponseWriter {
         if state == .streaming { writePending(last: false) }
     }
 
+    /// As ``flushDeferred()``, but leaves the sending to the batch where it can; ``sent(_:)`` says what came of it, and
+    /// nothing happens in between.
+    /// - Returns: whether the batch has it now.
+    func flushDeferred(with batch: SendBatch) -> Bool {
+        guard state == .streaming, streamHead == nil, let descriptor = connection?.idleDescriptor else {
+            flushDeferred()
+            return false
+        }
+        isFlushDeferred = false
+        finishChunk()
+        guard pending.readableBytes > 0 else { return false }
+        batch.add(pending, to: descriptor)
+        return true
+    }
+
+    /// - Parameter count: what the socket has taken, in bytes; negative if nothing, because of an error.
+    func sent(_ count: Int) {
+        guard let connection else { return }
+        responseBytes += pending.readableBytes
+        pending.moveReaderIndex(forwardBy: max(0, count))
+        // Errors are met again there.
+        if pending.readableBytes > 0 { connection.write(pending, flush: true) }
+        pending.clear()
+        if keepAliveTimer != nil { lastWrite = eventLoop.now }
+    }
+
     package func endEventStream() {
         assert(state != .waiting, "the end of a stream that has not started")
         guard state == .streaming else { return }

@@ -15,6 +15,10 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     package private(set) var inFlight = 0
     /// Streams with something to write once the current batch has been handed out.
     private var unflushed: [HTTPExchange] = []
+    /// nil where the kernel does not do it; then each connection is written with a call of its own.
+    private let sends: SendBatch?
+    /// The streams whose bytes the batch has, as positions in `unflushed`.
+    private var batched: [Int] = []
     private(set) var isDelivering = false
     /// When the batch that is being handed out was taken, in seconds of the monotonic clock: one reading for all of it.
     private(set) var deliveryTime = 0.0
@@ -45,6 +49,7 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     package init(loop: any EventLoop, recorder: Recorder) {
         self.loop = loop
         self.recorder = recorder
+        sends = SendBatch()
     }
 
     /// Hands a batch to its receivers. Called on the engine client's loop, which may be this one and wakes it only when it
@@ -104,8 +109,23 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     /// One write per connection, even if several of its sequences were in the batches.
     private func writeStreams() {
         isDelivering = false
-        for exchange in unflushed { exchange.flushDeferred() }
+        if let sends, unflushed.count > 1 {
+            for index in unflushed.indices where unflushed[index].flushDeferred(with: sends) {
+                batched.append(index)
+                if batched.count == SendBatch.capacity { send(sends) }
+            }
+            send(sends)
+        } else {
+            for exchange in unflushed { exchange.flushDeferred() }
+        }
         unflushed.removeAll(keepingCapacity: true)
+    }
+
+    private func send(_ sends: SendBatch) {
+        guard !batched.isEmpty else { return }
+        let results = sends.submit()
+        for (index, count) in zip(batched, results) { unflushed[index].sent(Int(count)) }
+        batched.removeAll(keepingCapacity: true)
     }
 
     func date() -> String { dates.current() }
