@@ -37,7 +37,7 @@ extension Supervisor {
         generation += 1
         launch.metricsDirectory = try directory.createFolder("metrics-\(generation)")
         // One that is not ready must not take connections that another could serve.
-        launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
+        launch.environment["VLLM_ENGINE_LISTEN_PATIENCE_S"] = "86400"
         return try APIServerProcessManager(
             launch, listener: listener, transports: transports, directory: directory, factory: factory)
     }
@@ -92,7 +92,7 @@ extension Supervisor {
         launch.kind = kind
         launch.executable = program
         launch.contract = contract
-        launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
+        launch.environment["VLLM_ENGINE_LISTEN_PATIENCE_S"] = "86400"
         let transports = try (0..<count).map { _ in try makeTransport(contract, directory, mayTell: false) }
         return try startOneOrMore(launch, listener, transports, directory, factory)
     }

@@ -15,7 +15,7 @@ extension Supervisor {
             launch.contract = share.contract
             launch.shareIndex = index
             // One that is not ready must not take connections that it cannot answer.
-            launch.environment["VLLM_ENGINE_LISTEN_WHEN_READY"] = "1"
+            launch.environment["VLLM_ENGINE_LISTEN_PATIENCE_S"] = "86400"
             return launch
         }
         let manager = try SplitFrontendManager(

@@ -1,4 +1,4 @@
-"""tools/chaos/soak, for some seconds: mixed traffic, blows, and an account after each."""
+"""tools/chaos/soak, one round for each kind of blow: mixed traffic, and an account after each."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ import soaking  # noqa: E402
 
 
 def test_soak():
-    seconds = float(os.environ.get("VLLM_E2E_SOAK_SECONDS", "20"))
-    soak = soaking.Soak(os.environ.get("VLLM_E2E_SEED", "1"), rate=50, round_seconds=3, report=print)
+    seconds = float(os.environ.get("VLLM_E2E_SOAK_SECONDS", "1"))
+    soak = soaking.Soak(os.environ.get("VLLM_E2E_SEED", "1"), rate=50, round_seconds=2, report=print)
     soak.run(seconds)
-    assert soak.rounds > 1 and soak.kept
+    assert soak.strikes.keys() == soaking.BLOWS.keys()

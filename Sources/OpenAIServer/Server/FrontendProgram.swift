@@ -98,7 +98,7 @@ package struct FrontendProgram {
         startup.reached("tokenizer_loaded")
         if !configuration.disableDocs { RouteCatalog.install(on: &router) }
 
-        if environment.listensWhenReady, let code = waitForEngines(engine, events) { return code }
+        if let code = waitForEngines(engine, events) { return code }
         defer { if let path = serve?.unixPath { unlink(path) } }
         let launcher = HTTPLauncher(context: context, events: events, environment: environment, logger: logger)
         return try launcher.serveHTTP(router, on: target, group: group, tls: tls)
@@ -234,7 +234,8 @@ package struct FrontendProgram {
     /// A frontend that takes over from another one shares its socket: it must not accept what it cannot answer yet.
     /// - Returns: the exit code if that moment will not come.
     private func waitForEngines(_ engine: any EngineConnection, _ events: SignalPipe) -> Int32? {
-        while true {
+        let begin = ContinuousClock.now
+        while (ContinuousClock.now - begin) / .seconds(1) < environment.listenPatience {
             switch engine.state {
             case .ready: return nil
             case .dead(let reason):
@@ -247,6 +248,7 @@ package struct FrontendProgram {
             case .startupFailed, .engineDead, .wakeUp, nil: break
             }
         }
+        return nil
     }
 }
 

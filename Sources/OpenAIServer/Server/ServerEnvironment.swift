@@ -7,8 +7,9 @@ package struct ServerEnvironment: Sendable {
     package var processName = "SwiftFrontend"
     package var deathDescriptor: Int32?
     package var eventLoopCount: Int?
-    /// `VLLM_ENGINE_LISTEN_WHEN_READY`: accept no connection before every engine has registered.
-    package var listensWhenReady = false
+    /// `VLLM_ENGINE_LISTEN_PATIENCE_S`: accept no connection before every engine has registered, or so many seconds are
+    /// over.
+    package var listenPatience = 0.0
     /// `VLLM_KEEP_ALIVE_ON_ENGINE_DEATH`: go on answering with errors when the engine has died.
     package var keepsAliveOnEngineDeath = false
     /// `VLLM_LOG_STATS_INTERVAL` in seconds.
@@ -39,7 +40,7 @@ package struct ServerEnvironment: Sendable {
         engineHangRequestDeadline = try Self.seconds(variables, "VLLM_ENGINE_HANG_REQUEST_DEADLINE_S") ?? 0
         enginesAreReplaced = Self.flag(variables, "VLLM_ENGINE_RESTARTS")
         keepsAliveOnEngineDeath = Self.flag(variables, "VLLM_KEEP_ALIVE_ON_ENGINE_DEATH")
-        listensWhenReady = Self.flag(variables, "VLLM_ENGINE_LISTEN_WHEN_READY")
+        listenPatience = try Self.seconds(variables, "VLLM_ENGINE_LISTEN_PATIENCE_S") ?? 0
         if let text = variables["VLLM_LOG_STATS_INTERVAL"], !text.isEmpty {
             guard let seconds = Double(text), seconds >= 0.1, seconds <= 86_400 else {
                 throw UsageError("environment variable VLLM_LOG_STATS_INTERVAL must be 0.1 to 86400 seconds")

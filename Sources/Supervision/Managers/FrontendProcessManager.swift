@@ -74,7 +74,12 @@ package final class FrontendProcessManager: FrontendManager {
         var request = SpawnRequest(
             name: launch.processName, executable: launch.executable, arguments: [],
             environment: launch.environment)
-        if restarts == 0 { request.environment["VLLM_ENGINE_STARTUP"] = launch.startupReport }
+        if restarts == 0 {
+            request.environment["VLLM_ENGINE_STARTUP"] = launch.startupReport
+        } else if request.environment["VLLM_ENGINE_LISTEN_PATIENCE_S"] == nil {
+            // Clients that knocked meanwhile would be refused for the moment that engines take to come back.
+            request.environment["VLLM_ENGINE_LISTEN_PATIENCE_S"] = "1"
+        }
         request.title = launch.processTitle
         if launch.kind == .swift { request.environment["VLLM_ENGINE_PROCESS_NAME"] = launch.processName }
         let death = request.inherit(factory.deathDescriptor)
