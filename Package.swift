@@ -72,7 +72,8 @@ let package = Package(
             name: "EngineClient", dependencies: ["EngineProtocol", "ZMTP", nioCore, logging],
             swiftSettings: settings),
         .target(name: "ZMTP", dependencies: [nioCore, nioPosix], swiftSettings: settings),
-        .target(name: "EngineProtocol", dependencies: ["MessagePack"], swiftSettings: settings),
+        .target(
+            name: "EngineProtocol", dependencies: ["MessagePack"], exclude: ["README.md"], swiftSettings: settings),
         .target(name: "ZeroMQ", dependencies: ["CZeroMQ"], swiftSettings: settings),
         .systemLibrary(name: "CZeroMQ", providers: [.apt(["libzmq3-dev"])]),
 

@@ -73,6 +73,54 @@ package struct EngineCoreOutput: Sendable {
         get { rare?.ecTransferParams }
         set { if rare != nil || newValue != nil { ownRare().ecTransferParams = newValue } }
     }
+    /// The request's own, echoed.
+    package var traceHeaders: [(String, String)]? {
+        get { rare?.traceHeaders }
+        set { if rare != nil || newValue != nil { ownRare().traceHeaders = newValue } }
+    }
+    /// What an embedding model made of the input.
+    package var poolingOutput: EngineArray? {
+        get { rare?.poolingOutput }
+        set { if rare != nil || newValue != nil { ownRare().poolingOutput = newValue } }
+    }
+    /// [tokens, layers, experts per token]: which experts of a mixture read or made the tokens since the last of these.
+    package var routedExperts: EngineArray? {
+        get { rare?.routedExperts }
+        set { if rare != nil || newValue != nil { ownRare().routedExperts = newValue } }
+    }
+    /// More than 0: the output is worthless.
+    package var numNaNsInLogits: Int {
+        get { rare?.numNaNsInLogits ?? 0 }
+        set { if rare != nil || newValue != 0 { ownRare().numNaNsInLogits = newValue } }
+    }
+    /// With ``FinishReason/error``: multimodal inputs that the engine no longer keeps; vLLM 0.28 and later.
+    package var mmCacheMissHashes: [String] {
+        get { rare?.mmCacheMissHashes ?? [] }
+        set { if rare != nil || !newValue.isEmpty { ownRare().mmCacheMissHashes = newValue } }
+    }
+    /// vLLM 0.28 and later.
+    package var newSamplingMask: SamplingMask? {
+        get { rare?.newSamplingMask }
+        set { if rare != nil || newValue != nil { ownRare().newSamplingMask = newValue } }
+    }
+    /// On the last output; vLLM 0.30 and later.
+    package var specDecodeMetrics: RequestSpecDecodeMetrics? {
+        get { rare?.specDecodeMetrics }
+        set { if rare != nil || newValue != nil { ownRare().specDecodeMetrics = newValue } }
+    }
+    /// [scored rows, ids]: log-probabilities of the ids that the request named; vLLM 0.32 and later.
+    package var promptTokenIDLogprobs: EngineArray? {
+        get { rare?.promptTokenIDLogprobs }
+        set { if rare != nil || newValue != nil { ownRare().promptTokenIDLogprobs = newValue } }
+    }
+
+    /// Why ``FinishReason/error`` happened, as far as the engine tells: in words, or by what it misses.
+    package var failure: EngineRequestError? {
+        if let error { return error }
+        guard !mmCacheMissHashes.isEmpty else { return nil }
+        return EngineRequestError(
+            code: "multimodal_cache_miss", message: "Multi-modal processor cache miss.", retryable: true)
+    }
 
     /// Whether the output carries tokens and a finish reason at most.
     package var isPlain: Bool { rare == nil }
@@ -95,6 +143,14 @@ package struct EngineCoreOutput: Sendable {
         var weightVersion: String?
         var kvTransferParams: [UInt8]?
         var ecTransferParams: [UInt8]?
+        var traceHeaders: [(String, String)]?
+        var poolingOutput: EngineArray?
+        var routedExperts: EngineArray?
+        var numNaNsInLogits = 0
+        var mmCacheMissHashes: [String] = []
+        var newSamplingMask: SamplingMask?
+        var specDecodeMetrics: RequestSpecDecodeMetrics?
+        var promptTokenIDLogprobs: EngineArray?
 
         init() {}
 
@@ -108,6 +164,14 @@ package struct EngineCoreOutput: Sendable {
             weightVersion = other.weightVersion
             kvTransferParams = other.kvTransferParams
             ecTransferParams = other.ecTransferParams
+            traceHeaders = other.traceHeaders
+            poolingOutput = other.poolingOutput
+            routedExperts = other.routedExperts
+            numNaNsInLogits = other.numNaNsInLogits
+            mmCacheMissHashes = other.mmCacheMissHashes
+            newSamplingMask = other.newSamplingMask
+            specDecodeMetrics = other.specDecodeMetrics
+            promptTokenIDLogprobs = other.promptTokenIDLogprobs
         }
     }
 }

@@ -87,6 +87,7 @@ package struct EngineCoreOutputReader {
             switch position >= 9 && !family.hasECTransferParams ? position + 1 : position {
             case 2: output.newLogprobs = try LogprobRows(decoding: &reader, frames: frames)
             case 3: output.newPromptLogprobs = try LogprobRows(decoding: &reader, frames: frames)
+            case 4: output.poolingOutput = try EngineArray(decoding: &reader, frames: frames)
             case 5:
                 let value = try reader.readInt()
                 guard let reason = FinishReason(rawValue: value) else {
@@ -103,6 +104,17 @@ package struct EngineCoreOutputReader {
             case 8: output.kvTransferParams = [UInt8](try reader.readRaw())
             case 9: output.ecTransferParams = [UInt8](try reader.readRaw())
             case 11: output.prefillStats = try PrefillStats(decoding: &reader)
+            case 10: output.traceHeaders = try EngineCoreRequest.readTraceHeaders(&reader)
+            case 12: output.routedExperts = try EngineArray(decoding: &reader, frames: frames)
+            case 13:
+                // Every full output has it.
+                let count = try reader.readInt()
+                if count != 0 { output.numNaNsInLogits = count }
+            case 14:
+                output.mmCacheMissHashes = try reader.readArray { r throws(MessagePackError) in try r.readString() }
+            case 15: output.newSamplingMask = try SamplingMask(decoding: &reader, frames: frames)
+            case 16: output.specDecodeMetrics = try RequestSpecDecodeMetrics(decoding: &reader)
+            case 17: output.promptTokenIDLogprobs = try EngineArray(decoding: &reader, frames: frames)
             case 18: output.error = try EngineRequestError(decoding: &reader)
             default: try reader.skip()
             }

@@ -44,6 +44,7 @@ extension EngineCoreOutput {
                 newPromptLogprobs.encode(
                     into: &payload, &auxiliary, types: ("int32", "float32", "int32"),
                     elements: family.promptLogprobsLength)
+            case 4: if let poolingOutput { poolingOutput.encode(into: &payload, &auxiliary) } else { payload.packNil() }
             case 5: payload.pack(optional: finishReason?.rawValue)
             case 6:
                 switch stopReason {
@@ -55,7 +56,35 @@ extension EngineCoreOutput {
             case 8: if let kvTransferParams { payload.append(contentsOf: kvTransferParams) } else { payload.packNil() }
             case 9: if let ecTransferParams { payload.append(contentsOf: ecTransferParams) } else { payload.packNil() }
             case 11: if let prefillStats { prefillStats.encode(into: &payload) } else { payload.packNil() }
-            case 13: payload.pack(0)
+            case 10:
+                guard let traceHeaders else {
+                    payload.packNil()
+                    break
+                }
+                payload.packMapHeader(traceHeaders.count)
+                for (name, value) in traceHeaders {
+                    payload.pack(name)
+                    payload.pack(value)
+                }
+            case 12:
+                if let routedExperts { routedExperts.encode(into: &payload, &auxiliary) } else { payload.packNil() }
+            case 13: payload.pack(numNaNsInLogits)
+            case 14:
+                if mmCacheMissHashes.isEmpty {
+                    payload.packNil()
+                } else {
+                    payload.packArrayHeader(mmCacheMissHashes.count)
+                    for hash in mmCacheMissHashes { payload.pack(hash) }
+                }
+            case 15:
+                if let newSamplingMask { newSamplingMask.encode(into: &payload, &auxiliary) } else { payload.packNil() }
+            case 16: if let specDecodeMetrics { specDecodeMetrics.encode(into: &payload) } else { payload.packNil() }
+            case 17:
+                if let scores = promptTokenIDLogprobs {
+                    scores.encode(into: &payload, &auxiliary)
+                } else {
+                    payload.packNil()
+                }
             case 18: if let error { error.encode(into: &payload) } else { payload.packNil() }
             default: payload.packNil()
             }
@@ -120,48 +149,5 @@ extension EngineRequestError {
         payload.pack(message)
         payload.pack(key: "retryable")
         payload.pack(retryable)
-    }
-}
-
-extension LogprobRows? {
-    fileprivate func encode(
-        into payload: inout [UInt8], _ auxiliary: inout [[UInt8]],
-        types: (ids: StaticString, logprobs: StaticString, ranks: StaticString), elements: Int
-    ) {
-        guard let rows = self else {
-            payload.packNil()
-            return
-        }
-        payload.packArrayHeader(elements)
-        let shape = [rows.rows, rows.columns]
-        Self.encodeArray(types.ids, shape, Self.bytes(rows.tokenIDs), into: &payload, &auxiliary)
-        Self.encodeArray(
-            types.logprobs, shape, Self.bytes(rows.logprobs.map { Int32(bitPattern: $0.bitPattern) }), into: &payload,
-            &auxiliary)
-        let wideRanks = types.ranks.utf8CodeUnitCount == 3
-        Self.encodeArray(
-            types.ranks, [rows.rows], wideRanks ? Self.bytes(rows.ranks.map { Int64($0) }) : Self.bytes(rows.ranks),
-            into: &payload, &auxiliary)
-        for _ in 3..<elements { payload.packNil() }
-    }
-
-    private static func bytes(_ values: [some FixedWidthInteger]) -> [UInt8] {
-        values.flatMap { value in withUnsafeBytes(of: value.littleEndian) { Array($0) } }
-    }
-
-    private static func encodeArray(
-        _ type: StaticString, _ shape: [Int], _ data: [UInt8], into payload: inout [UInt8],
-        _ auxiliary: inout [[UInt8]]
-    ) {
-        payload.packArrayHeader(3)
-        payload.pack(key: type)
-        payload.packArrayHeader(shape.count)
-        for extent in shape { payload.pack(extent) }
-        if data.count < EngineCoreOutputs.inlineArrayLimit {
-            data.withUnsafeBytes { payload.pack(ext: rawViewExtType, $0) }
-        } else {
-            auxiliary.append(data)
-            payload.pack(auxiliary.count)
-        }
     }
 }

@@ -51,6 +51,9 @@ package struct SamplingParams: Sendable, Equatable {
     package var logprobs: Int?
     package var promptLogprobs: Int?
     package var logprobTokenIDs: [Int32]?
+    /// Ids to score at each prompt position from ``promptLogprobStart`` on, -1 = none; vLLM 0.32 and later.
+    package var promptLogprobTokenIDs: TokenIDMatrix?
+    package var promptLogprobStart: Int?
     package var eosTokenID: Int32?
     package var allStopTokenIDs: [Int32] = []
     package var structuredOutputs: StructuredOutputs?
@@ -59,6 +62,8 @@ package struct SamplingParams: Sendable, Equatable {
     package var badWords: [String] = []
     package var badWordsTokenIDs: [[Int32]]?
     package var skipReadingPrefixCache: Bool?
+    /// Prompt tokens whose experts are not told.
+    package var routedExpertsPromptStart = 0
     package var thinkingTokenBudget: Int?
     package var repetitionDetection: RepetitionDetection?
     /// Passed through to the engine (`vllm_xargs`, `kv_transfer_params` …), already encoded as one msgpack map.
@@ -71,6 +76,19 @@ package struct SamplingParams: Sendable, Equatable {
         a.encode(into: &encoderA)
         b.encode(into: &encoderB)
         return encoderA == encoderB
+    }
+}
+
+/// [rows, columns] of token ids.
+package struct TokenIDMatrix: Sendable, Equatable {
+    package var rows: Int
+    package var columns: Int
+    /// Row by row.
+    package var values: [Int32]
+    package init(rows: Int, columns: Int, values: [Int32]) {
+        self.rows = rows
+        self.columns = columns
+        self.values = values
     }
 }
 

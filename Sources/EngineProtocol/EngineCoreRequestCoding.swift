@@ -77,18 +77,23 @@ extension EngineCoreRequest {
             case 11: clientIndex = try reader.readInt()
             case 12: currentWave = try reader.readInt()
             case 13: priority = try reader.readInt()
-            case 14:
-                var headers: [(String, String)] = []
-                for _ in 0..<(try reader.readMapHeader()) {
-                    headers.append((try reader.readString(), try reader.readString()))
-                }
-                traceHeaders = headers
+            case 14: traceHeaders = try Self.readTraceHeaders(&reader)
             case 16: externalRequestID = try reader.readString()
             case 17: reasoningEnded = try reader.readBool()
             case 20: sessionID = try reader.readString()
             default: try reader.skip()
             }
         }
+    }
+}
+
+extension EngineCoreRequest {
+    static func readTraceHeaders(_ reader: inout MessagePackReader) throws(MessagePackError) -> [(String, String)] {
+        var headers: [(String, String)] = []
+        for _ in 0..<(try reader.readMapHeader()) {
+            headers.append((try reader.readString(), try reader.readString()))
+        }
+        return headers
     }
 }
 

@@ -23,6 +23,16 @@ extension SamplingParams {
         writer.pack(&output, "logprobs", logprobs)
         writer.pack(&output, "prompt_logprobs", promptLogprobs)
         writer.pack(&output, "logprob_token_ids", logprobTokenIDs)
+        if let ids = promptLogprobTokenIDs {
+            writer.pack(&output, "prompt_logprob_token_ids") { output in
+                // Inline at any size: engines take either form, and this needs no frame of its own.
+                output.packArrayHeader(3)
+                output.pack("<i4")
+                output.pack(integers: [ids.rows, ids.columns])
+                EngineArray.bytes(ids.values).withUnsafeBytes { output.pack(ext: rawViewExtType, $0) }
+            }
+        }
+        writer.pack(&output, "prompt_logprob_start", promptLogprobStart)
         writer.pack(&output, "_eos_token_id", eosTokenID.map { Int($0) })
         writer.pack(&output, "_all_stop_token_ids", allStopTokenIDs.isEmpty ? nil : allStopTokenIDs)
         if let structuredOutputs {
@@ -53,6 +63,7 @@ extension SamplingParams {
         if let skipReadingPrefixCache {
             writer.pack(&output, "skip_reading_prefix_cache") { $0.pack(skipReadingPrefixCache) }
         }
+        writer.pack(&output, "routed_experts_prompt_start", routedExpertsPromptStart, unless: 0)
         writer.pack(&output, "thinking_token_budget", thinkingTokenBudget)
         if let detection = repetitionDetection {
             writer.pack(&output, "repetition_detection") { output in
@@ -108,6 +119,9 @@ extension SamplingParams {
             case "_bad_words_token_ids":
                 badWordsTokenIDs = try reader.readArray { r throws(MessagePackError) in try r.readTokenIDs() }
             case "skip_reading_prefix_cache": skipReadingPrefixCache = try reader.readBool()
+            case "routed_experts_prompt_start": routedExpertsPromptStart = try reader.readInt()
+            case "prompt_logprob_start": promptLogprobStart = try reader.readInt()
+            case "prompt_logprob_token_ids": promptLogprobTokenIDs = try TokenIDMatrix(decoding: &reader)
             case "thinking_token_budget": thinkingTokenBudget = try reader.readInt()
             case "repetition_detection": repetitionDetection = try RepetitionDetection(decoding: &reader)
             case "extra_args": extraArgs = [UInt8](try reader.readRaw())
@@ -142,6 +156,18 @@ extension SamplingParams {
         if let detection = repetitionDetection, detection.isInvalid { return "repetition_detection is out of range." }
         if let extraArgs, !extraArgs.isSingleMessagePackValue(.map) { return "extra_args is not a map." }
         return nil
+    }
+}
+
+extension TokenIDMatrix {
+    /// Only arrays whose bytes are in the message itself, as our encoder writes them.
+    init(decoding reader: inout MessagePackReader) throws(MessagePackError) {
+        let start = reader.offset
+        let array = try EncodedArray(decoding: &reader, frames: NoFrames())
+        guard array.shape.count == 2, let values = array.int32Values() else {
+            throw MessagePackError(.invalid("prompt_logprob_token_ids of shape \(array.shape)"), offset: start)
+        }
+        self.init(rows: array.shape[0], columns: array.shape[1], values: values)
     }
 }
 

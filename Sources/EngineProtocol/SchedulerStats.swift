@@ -13,6 +13,12 @@ package struct SchedulerStats: Sendable, Equatable {
     package var connectorPrefixCacheStats: PrefixCacheStats?
     package var specDecodingStats: SpecDecodingStats?
     package var iterationDetails: IterationDetails?
+    /// A sample of the blocks that were given up since the previous message.
+    package var kvCacheEvictionEvents: [KVCacheEvictionEvent] = []
+    /// Requests by the name of their adapter.
+    package var waitingLoRAAdapters: [String: Int] = [:]
+    package var runningLoRAAdapters: [String: Int] = [:]
+    package var perfStats: PerfStats?
     package init() {}
 }
 
@@ -70,6 +76,13 @@ extension SchedulerStats {
             case (28, "connector_prefix_cache_stats"):
                 connectorPrefixCacheStats = try PrefixCacheStats(decoding: &reader)
             case (19, "spec_decoding_stats"): specDecodingStats = try SpecDecodingStats(decoding: &reader)
+            case (24, "kv_cache_eviction_events"):
+                kvCacheEvictionEvents = try reader.readArray { r throws(MessagePackError) in
+                    try KVCacheEvictionEvent(decoding: &r)
+                }
+            case (21, "waiting_lora_adapters"): waitingLoRAAdapters = try reader.readCounts()
+            case (21, "running_lora_adapters"): runningLoRAAdapters = try reader.readCounts()
+            case (10, "perf_stats"): perfStats = try PerfStats(decoding: &reader)
             case (17, "iteration_details"): iterationDetails = try IterationDetails(decoding: &reader)
             default: try reader.skip()
             }
@@ -78,7 +91,7 @@ extension SchedulerStats {
 
     /// Appends a full map: Rust frontends refuse one without its required keys.
     package func encode(into output: inout [UInt8]) {
-        output.packMapHeader(14)
+        output.packMapHeader(15)
         output.pack(key: "num_running_reqs")
         output.pack(numRunningReqs)
         output.pack(key: "num_waiting_reqs")
@@ -102,15 +115,18 @@ extension SchedulerStats {
             output.packNil()
         }
         output.pack(key: "kv_cache_eviction_events")
-        output.packArrayHeader(0)
+        output.packArrayHeader(kvCacheEvictionEvents.count)
+        for event in kvCacheEvictionEvents { event.encode(into: &output) }
         output.pack(key: "spec_decoding_stats")
         if let specDecodingStats { specDecodingStats.encode(into: &output) } else { output.packNil() }
         output.pack(key: "kv_connector_stats")
         output.packNil()
         output.pack(key: "waiting_lora_adapters")
-        output.packMapHeader(0)
+        output.pack(counts: waitingLoRAAdapters)
         output.pack(key: "running_lora_adapters")
-        output.packMapHeader(0)
+        output.pack(counts: runningLoRAAdapters)
+        output.pack(key: "perf_stats")
+        if let perfStats { perfStats.encode(into: &output) } else { output.packNil() }
     }
 }
 
@@ -177,11 +193,9 @@ extension SpecDecodingStats {
         output.pack(key: "num_accepted_tokens")
         output.pack(numAcceptedTokens)
         output.pack(key: "num_accepted_tokens_per_pos")
-        output.packArrayHeader(numAcceptedTokensPerPosition.count)
-        for count in numAcceptedTokensPerPosition { output.pack(count) }
+        output.pack(integers: numAcceptedTokensPerPosition)
         output.pack(key: "num_draft_tokens_per_pos")
-        output.packArrayHeader(numDraftTokensPerPosition.count)
-        for count in numDraftTokensPerPosition { output.pack(count) }
+        output.pack(integers: numDraftTokensPerPosition)
     }
 }
 

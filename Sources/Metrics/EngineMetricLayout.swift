@@ -66,7 +66,8 @@ enum EngineCounter: Int, CaseIterable {
     case prefixQueries, prefixHits
     case externalQueries, externalHits
     case specDrafts, specDraftTokens, specAcceptedTokens
-    case preemptions
+    case preemptions, corrupted
+    case flops, readBytes, writeBytes
     case successStop, successLength, successAbort, successError, successRepetition
 }
 
@@ -76,6 +77,7 @@ enum EngineHistogram: Int, CaseIterable {
     case e2eLatency, queueTime, prefillTime, decodeTime, inferenceTime
     case promptTokens, generationTokens, maxGenerationTokens, paramsMaxTokens, prefillComputedTokens
     case paramsN, preemptions, iterationTokens
+    case blockLifetime, blockIdle, blockReuseGap
 
     var bounds: [Double] {
         switch self {
@@ -87,6 +89,7 @@ enum EngineHistogram: Int, CaseIterable {
         case .paramsN: MetricBuckets.sequencesPerRequest
         case .preemptions: MetricBuckets.preemptions
         case .iterationTokens: MetricBuckets.iterationTokens
+        case .blockLifetime, .blockIdle, .blockReuseGap: MetricBuckets.blockLife
         }
     }
 }

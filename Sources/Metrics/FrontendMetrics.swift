@@ -171,10 +171,12 @@ package struct FinishedSequence: Sendable {
     package var preemptions: Int
     /// The request's own limit, after clamping.
     package var maxTokens: Int?
+    /// The engine found NaN in its logits.
+    package var isCorrupted: Bool
     package init(
         reason: FinishedReason, e2eLatency: Double, promptTokens: Int, generationTokens: Int, cachedTokens: Int = 0,
         queueTime: Double? = nil, prefillTime: Double? = nil, decodeTime: Double? = nil, inferenceTime: Double? = nil,
-        preemptions: Int = 0, maxTokens: Int? = nil
+        preemptions: Int = 0, maxTokens: Int? = nil, isCorrupted: Bool = false
     ) {
         self.reason = reason
         self.e2eLatency = e2eLatency
@@ -187,6 +189,7 @@ package struct FinishedSequence: Sendable {
         self.inferenceTime = inferenceTime
         self.preemptions = preemptions
         self.maxTokens = maxTokens
+        self.isCorrupted = isCorrupted
     }
 }
 
@@ -272,6 +275,7 @@ package final class Recorder: Sendable {
         observe(.generationTokens, Double(sequence.generationTokens), base)
         observe(.prefillComputedTokens, Double(max(0, sequence.promptTokens - sequence.cachedTokens)), base)
         observe(.preemptions, Double(sequence.preemptions), base)
+        if sequence.isCorrupted { cells.add(1, at: base + EngineCounter.corrupted.rawValue) }
         if let limit = sequence.maxTokens { observe(.paramsMaxTokens, Double(limit), base) }
     }
 
@@ -287,6 +291,22 @@ package final class Recorder: Sendable {
     package func externalPrefixCache(engine: Int, queries: Int, hits: Int) {
         add(.externalQueries, queries, base(engine))
         add(.externalHits, hits, base(engine))
+    }
+
+    /// A block of the engine's cache that was given up; seconds.
+    package func blockEvicted(engine: Int, lifetime: Double, idle: Double, reuseGaps: [Double]) {
+        let base = base(engine)
+        observe(.blockLifetime, lifetime, base)
+        observe(.blockIdle, idle, base)
+        for gap in reuseGaps { observe(.blockReuseGap, gap, base) }
+    }
+
+    /// Deltas of what the engine estimates that it has done.
+    package func worked(engine: Int, flops: Int, readBytes: Int, writeBytes: Int) {
+        let base = base(engine)
+        add(.flops, flops, base)
+        add(.readBytes, readBytes, base)
+        add(.writeBytes, writeBytes, base)
     }
 
     /// Deltas of the engine's speculative decoding.

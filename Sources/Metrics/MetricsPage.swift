@@ -57,7 +57,7 @@ private final class PageBuilder {
     func rustPage() -> [UInt8] {
         httpFamilies(sizes: false)
         shared(tokenBounds: MetricBuckets.tokenCountsFixed)
-        unused()
+        rareFeatures()
         text.end()
         return text.bytes
     }
@@ -129,10 +129,11 @@ private final class PageBuilder {
                     )
                 }
             })
-        for name in ["flops", "read_bytes", "write_bytes"] {
-            counterPerEngine("vllm:estimated_\(name)_per_gpu", "Estimated \(name) of the model; not measured here.") {
-                _ in 0
-            }
+        for (name, counter) in [
+            ("flops", EngineCounter.flops), ("read_bytes", .readBytes), ("write_bytes", .writeBytes),
+        ] {
+            counterPerEngine(
+                "vllm:estimated_\(name)_per_gpu", "Estimated \(name) of the model, if the engine counts.", counter)
         }
         histogram("vllm:iteration_tokens_total", "Tokens per engine step.", .iterationTokens)
         histogram("vllm:time_to_first_token_seconds", "Time from arrival to the first token.", .timeToFirstToken)
@@ -214,16 +215,15 @@ private final class PageBuilder {
             })
     }
 
-    /// What vLLM's Rust frontend registers for features that this server does not have.
-    private func unused() {
-        counterPerEngine("vllm:corrupted_requests", "Sequences with NaN logits; not checked here.") { _ in 0 }
-        for (name, help) in [
-            ("vllm:kv_block_lifetime_seconds", "Time from the allocation of a KV block to its eviction."),
-            ("vllm:kv_block_idle_before_evict_seconds", "Time from the last use of a KV block to its eviction."),
-            ("vllm:kv_block_reuse_gap_seconds", "Time between uses of a KV block."),
-        ] {
-            emptyHistogram(name, help, MetricBuckets.blockLife)
-        }
+    /// What vLLM's Rust frontend registers for features that few engines have, or none.
+    private func rareFeatures() {
+        counterPerEngine("vllm:corrupted_requests", "Sequences with NaN logits, if the engine checks.", .corrupted)
+        histogram(
+            "vllm:kv_block_lifetime_seconds", "Time from the allocation of a KV block to its eviction.", .blockLifetime)
+        histogram(
+            "vllm:kv_block_idle_before_evict_seconds", "Time from the last use of a KV block to its eviction.",
+            .blockIdle)
+        histogram("vllm:kv_block_reuse_gap_seconds", "Time between uses of a KV block.", .blockReuseGap)
         counterPerEngine("vllm:spec_decode_num_drafts", "Drafts of speculative decoding.", .specDrafts)
         counterPerEngine("vllm:spec_decode_num_draft_tokens", "Tokens of these drafts.", .specDraftTokens)
         counterPerEngine(

@@ -44,8 +44,7 @@ import Testing
         }
     }
 
-    private func strike(_ capture: Capture, times: Int, _ random: inout SeededGenerator) {
-        let frames = capture.bytes
+    private func strike(_ frames: [[UInt8]], times: Int, _ random: inout SeededGenerator) {
         for _ in 0..<times {
             var damaged = frames
             let index = Int.random(in: 0..<frames.count, using: &random)
@@ -54,9 +53,13 @@ import Testing
         }
     }
 
+    private var messages: [[[UInt8]]] {
+        Capture.all.map(\.bytes) + OutputFieldTests.Case.all.map { $0.frames.map(hex) }
+    }
+
     @Test func damagedCapturesNeverTrap() {
         var random = SeededGenerator(seed: 42)
-        for capture in Capture.all { strike(capture, times: 40, &random) }
+        for message in messages { strike(message, times: 40, &random) }
     }
 
     private static let environment = ProcessInfo.processInfo.environment
@@ -67,11 +70,11 @@ import Testing
         let seconds = try #require(Self.environment["MUTATION_SECONDS"].flatMap(Double.init))
         let seed = Self.environment["MUTATION_SEED"].flatMap(UInt64.init) ?? 1
         var random = SeededGenerator(seed: seed)
-        let captures = Capture.all
+        let messages = messages
         let end = ContinuousClock.now + .seconds(seconds)
         var count = 0
         while ContinuousClock.now < end {
-            strike(captures.randomElement(using: &random)!, times: 100, &random)
+            strike(messages.randomElement(using: &random)!, times: 100, &random)
             count += 100
         }
         print("seed \(seed): \(count) damaged messages in \(seconds) s")

@@ -21,15 +21,19 @@ final class ObedientEngine: EngineConnection {
     private let refusesGrammars: Bool
     private let weightVersions: [Int: String]
     private let tellsTransfers: Bool
+    private let change: @Sendable (_ number: Int, _ output: inout EngineCoreOutput) -> Void
 
     /// - Parameters:
     ///   - refusesGrammars: it finds every grammar unusable, and as releases up to 0.32 does not say why.
     ///   - weightVersions: what the n-th output of a request says, from 1 on.
     ///   - tellsTransfers: it repeats a request's extra arguments as what it has to say about the transfer of its cache.
+    ///   - change: what else the n-th output of a request says, from 1 on.
     init(
         knowsGrammars: Bool = true, refusesGrammars: Bool = false, weightVersions: [Int: String] = [:],
-        tellsTransfers: Bool = false
+        tellsTransfers: Bool = false,
+        change: @escaping @Sendable (_ number: Int, _ output: inout EngineCoreOutput) -> Void = { _, _ in }
     ) {
+        self.change = change
         self.tellsTransfers = tellsTransfers
         self.refusesGrammars = refusesGrammars
         self.weightVersions = weightVersions
@@ -71,6 +75,7 @@ final class ObedientEngine: EngineConnection {
                     output.ecTransferParams = [0x81, 0xa1, 0x6b, 0x01]  // {"k": 1}
                 }
                 output.weightVersion = weightVersions[running[index].generated]
+                change(running[index].generated, &output)
                 running[index].isFinished = output.finishReason != nil
                 deliveries.append(
                     (

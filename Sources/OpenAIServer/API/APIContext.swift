@@ -157,6 +157,11 @@ struct APIContext: Sendable {
             let room = context - prompt.tokenIDs.count
             var limit = min(maxTokens ?? room, room)
             if let cap = rules.defaults.maxTokens, maxTokens == nil { limit = min(limit, cap) }
+            guard sampling.routedExpertsPromptStart <= prompt.tokenIDs.count else {
+                throw .badRequest(
+                    "routed_experts_prompt_start must be between 0 and the prompt length (\(prompt.tokenIDs.count)), "
+                        + "inclusive.", param: "routed_experts_prompt_start", value: sampling.routedExpertsPromptStart)
+            }
             let params = try rules.lower(sampling, maxTokens: limit, logprobs: logprobs)
             for k in 0..<sampling.n {
                 let choice = promptIndex * sampling.n + k

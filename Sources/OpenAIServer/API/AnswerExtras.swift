@@ -12,12 +12,18 @@ extension GenerationJob {
         if !appendMetrics(to: &sink) { sink.appendLiteral(",\"metrics\":null") }
     }
 
-    /// `metrics` with the comma before it, with `--enable-per-request-metrics` and where they belong to one sequence.
+    /// `metrics` with the comma before it, where they belong to one sequence: times with `--enable-per-request-metrics`,
+    /// and what the engine tells about its speculation.
     /// - Returns: whether there are any.
     @discardableResult
     func appendMetrics(to sink: inout ByteBuffer) -> Bool {
-        guard api.server.configuration.enablePerRequestMetrics, sequences.count == 1 else { return false }
-        sequences[0].timeline.appendMetrics(tokens: sequences[0].completionTokens, to: &sink)
+        let showsTimes = api.server.configuration.enablePerRequestMetrics
+        guard showsTimes || specDecodeMetrics != nil, sequences.count == 1 else { return false }
+        let timeline = showsTimes ? sequences[0].timeline : SequenceTimeline()
+        timeline.appendMetrics(tokens: sequences[0].completionTokens, to: &sink)
+        sink.appendLiteral(",\"speculative_decoding\":")
+        if let specDecodeMetrics { specDecodeMetrics.append(to: &sink) } else { sink.appendJSONNull() }
+        sink.appendLiteral("}")
         return true
     }
 
@@ -32,7 +38,7 @@ extension GenerationJob {
 
 extension SequenceTimeline {
     /// The times of one sequence in milliseconds (vLLM: `PerRequestMetrics`), by the engine's clock; null where it tells
-    /// none.
+    /// none. The object stays open.
     func appendMetrics(tokens: Int, to sink: inout ByteBuffer) {
         func milliseconds(_ from: Double?, _ to: Double?) -> Double? {
             guard let from, let to, to >= from else { return nil }
@@ -54,6 +60,44 @@ extension SequenceTimeline {
             sink.appendLiteral(key)
             if let value { sink.appendJSONDouble(value) } else { sink.appendJSONNull() }
         }
-        sink.appendLiteral(",\"speculative_decoding\":null}")
+    }
+}
+
+extension RequestSpecDecodeMetrics {
+    /// vLLM: `SpeculativeDecodingMetrics`.
+    func append(to sink: inout some ByteSink) {
+        // Counts come from the engine: no sum of them may trap.
+        let steps = histogram.reduce(0.0) { $0 + Double($1) }
+        let accepted = histogram.enumerated().reduce(0.0) { $0 + Double($1.offset) * Double($1.element) }
+        sink.appendLiteral("{\"mean_acceptance_length\":")
+        sink.appendJSONDouble(steps > 0 ? 1 + accepted / steps : 1)
+        sink.appendLiteral(",\"draft_acceptance_rate\":")
+        sink.appendJSONDouble(numDraftTokens > 0 ? accepted / Double(numDraftTokens) : 0)
+        sink.appendLiteral(",\"acceptance_histogram\":")
+        sink.appendJSONInts(histogram)
+        for (key, value) in [
+            (",\"num_spec_steps\":", Int(exactly: steps) ?? .max),
+            (",\"num_accepted_draft_tokens\":", Int(exactly: accepted) ?? .max),
+            (",\"num_draft_tokens\":", numDraftTokens), (",\"num_spec_tokens\":", numSpecTokens),
+        ] as [(StaticString, Int)] {
+            sink.appendLiteral(key)
+            sink.appendJSONInt(value)
+        }
+        sink.appendLiteral(",\"per_step_accepted\":")
+        if perStepAccepted.isEmpty { sink.appendJSONNull() } else { sink.appendJSONInts(perStepAccepted) }
+        sink.appendLiteral(",\"per_step_drafted\":")
+        if perStepAccepted.isEmpty { sink.appendJSONNull() } else { sink.appendJSONInts(perStepDrafted) }
+        sink.appendLiteral("}")
+    }
+}
+
+extension ByteSink {
+    fileprivate mutating func appendJSONInts(_ values: [Int]) {
+        appendLiteral("[")
+        for (index, value) in values.enumerated() {
+            if index > 0 { appendLiteral(",") }
+            appendJSONInt(value)
+        }
+        appendLiteral("]")
     }
 }

@@ -13,6 +13,7 @@ final class ChatWholeFormatter: GenerationFormatter {
         var tokenIDs: [Int32] = []
         var logprobs: [UInt8] = []
         var finish: SequenceFinish?
+        var experts = RoutedExperts()
     }
 
     private let view: ChatView
@@ -38,6 +39,7 @@ final class ChatWholeFormatter: GenerationFormatter {
     }
 
     private func add(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, to choice: inout Choice) {
+        choice.experts.note(step)
         if view.countsReasoning { choice.state.advance(step, text: text) }
         choice.text.append(contentsOf: text)
         if view.returnTokenIDs { choice.tokenIDs.append(contentsOf: step.tokenIDs) }
@@ -122,7 +124,9 @@ final class ChatWholeFormatter: GenerationFormatter {
         body.appendStopReason(choice.finish?.stopReason)
         body.appendLiteral(",\"token_ids\":")
         if view.returnTokenIDs { body.appendTokenIDs(choice.tokenIDs) } else { body.appendJSONNull() }
-        body.appendLiteral(",\"routed_experts\":null}")
+        body.appendLiteral(",\"routed_experts\":")
+        body.appendJSONNumpy(choice.experts.array)
+        body.appendLiteral("}")
     }
 
     private func append(_ calls: ArraySlice<ParsedOutput.ToolCall>, to body: inout ByteBuffer) {

@@ -13,6 +13,7 @@ final class CompletionWholeFormatter: GenerationFormatter {
         var promptLogprobs: LogprobRows?
         var finish: SequenceFinish?
         var started = false
+        var experts = RoutedExperts()
     }
 
     private let view: CompletionView
@@ -30,6 +31,7 @@ final class CompletionWholeFormatter: GenerationFormatter {
 
     private func add(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, to choice: inout Choice) {
         if let rows = step.output.newPromptLogprobs { choice.promptLogprobs = rows }
+        choice.experts.note(step)
         if !choice.started {
             choice.started = true
             choice.text.appendUTF8(view.echoText(sequence))
@@ -96,6 +98,8 @@ final class CompletionWholeFormatter: GenerationFormatter {
         } else {
             body.appendJSONNull()
         }
-        body.appendLiteral(",\"routed_experts\":null}")
+        body.appendLiteral(",\"routed_experts\":")
+        body.appendJSONNumpy(choice.experts.array)
+        body.appendLiteral("}")
     }
 }

@@ -89,6 +89,7 @@ final class GenerationJob {
     /// What the engine says to another one that takes the request over; msgpack.
     private(set) var kvTransferParams: [UInt8]?
     private(set) var ecTransferParams: [UInt8]?
+    private(set) var specDecodeMetrics: RequestSpecDecodeMetrics?
     private let loopState: LoopState
     private var recorder: Recorder { loopState.recorder }
     private var unfinished: Int
@@ -148,7 +149,7 @@ final class GenerationJob {
             if output.finishReason == .error {
                 let refusesConstraint = sequence.isConstrained && sequence.completionTokens == 0
                 fail(
-                    APIError(engineError: output.error, refusesConstraint: refusesConstraint), finishReason: "error",
+                    APIError(engineError: output.failure, refusesConstraint: refusesConstraint), finishReason: "error",
                     cause: "engine_error")
                 return
             }
@@ -187,6 +188,7 @@ final class GenerationJob {
         if !output.isPlain, sequence.choiceIndex == 0 {
             if let params = output.kvTransferParams { kvTransferParams = params }
             if let params = output.ecTransferParams { ecTransferParams = params }
+            if let metrics = output.specDecodeMetrics { specDecodeMetrics = metrics }
         }
         if let stats = output.prefillStats, sequence.choiceIndex == 0 {
             usage.cachedTokens = (usage.cachedTokens ?? 0) + stats.numCachedTokens

@@ -27,6 +27,7 @@ struct SamplingFields {
     var badWords: [String]
     var promptLogprobs: Int?
     var logprobTokenIDs: [Int32]?
+    var routedExpertsPromptStart: Int
     var truncatePromptTokens: Int?
     var truncationSide: TruncationSide
     var cacheSalt: String?
@@ -84,6 +85,7 @@ struct SamplingFields {
         badWords = reader.strings("bad_words") ?? []
         promptLogprobs = Self.readCount("prompt_logprobs", &reader)
         logprobTokenIDs = reader.tokenIDs("logprob_token_ids")
+        routedExpertsPromptStart = reader.int("routed_experts_prompt_start", minimum: 0) ?? 0
         truncatePromptTokens = reader.int("truncate_prompt_tokens", minimum: -1)
         truncationSide = .left
         if let side = reader.string("truncation_side") {

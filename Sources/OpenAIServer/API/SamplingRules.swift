@@ -236,6 +236,7 @@ struct SamplingRules {
         }
         params.logprobs = logprobs
         params.promptLogprobs = fields.promptLogprobs
+        params.routedExpertsPromptStart = fields.routedExpertsPromptStart
     }
 
     private func lowerStops(_ fields: SamplingFields, into params: inout SamplingParams) {

@@ -13,6 +13,7 @@ struct SequenceTimeline {
     private var cachedTokens = 0
     private(set) var engine = 0
     private var preemptions = 0
+    private var isCorrupted = false
     // Engine clock.
     private(set) var queued: Double?
     private(set) var scheduled: Double?
@@ -36,6 +37,7 @@ struct SequenceTimeline {
                 recorder.preempted(engine: engine, count: 1)
             }
         }
+        if output.numNaNsInLogits > 0 { isCorrupted = true }
         let generated = output.tokens.count
         guard generated > 0 else { return }
         if let lastOutput {
@@ -65,6 +67,7 @@ struct SequenceTimeline {
                 promptTokens: promptTokens,
                 generationTokens: generationTokens, cachedTokens: cachedTokens, queueTime: elapsed(queued, scheduled),
                 prefillTime: elapsed(scheduled, firstToken), decodeTime: elapsed(firstToken, lastToken),
-                inferenceTime: elapsed(scheduled, lastToken), preemptions: preemptions, maxTokens: maxTokens))
+                inferenceTime: elapsed(scheduled, lastToken), preemptions: preemptions, maxTokens: maxTokens,
+                isCorrupted: isCorrupted))
     }
 }

@@ -206,6 +206,15 @@ package struct FrontendProgram {
                     engine: index, drafts: drafts.numDrafts, draftTokens: drafts.numDraftTokens,
                     acceptedTokens: drafts.numAcceptedTokens)
             }
+            for event in stats.kvCacheEvictionEvents {
+                recorder.blockEvicted(
+                    engine: index, lifetime: event.lifetime, idle: event.idle, reuseGaps: event.reuseGaps)
+            }
+            if let work = stats.perfStats {
+                recorder.worked(
+                    engine: index, flops: work.flopsPerGPU, readBytes: work.readBytesPerGPU,
+                    writeBytes: work.writeBytesPerGPU)
+            }
         }
         engine.onIteration { index, tokens in recorder.iteration(engine: index, tokens: tokens) }
         let logger = logger

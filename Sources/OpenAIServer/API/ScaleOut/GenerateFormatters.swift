@@ -10,6 +10,7 @@ struct GenerateView {
     var prompt: PreparedPrompt
     var logprobs: Int?
     var returnPromptTokenIDs: Bool
+    var asksForPromptScores: Bool
     var writer: LogprobsWriter
     var includeUsage: Bool
     var continuousUsage: Bool
@@ -18,9 +19,20 @@ struct GenerateView {
     ///
     /// - Parameter versions: nil = not yet.
     func appendTail(
-        versions: WeightVersionSpans?, tokens: Int, logprobs entries: [UInt8], to sink: inout ByteBuffer
+        versions: WeightVersionSpans?, tokens: Int, logprobs entries: [UInt8], experts: EngineArray?, mask: [UInt8]?,
+        to sink: inout ByteBuffer
     ) {
-        sink.appendLiteral(",\"routed_experts\":null,\"sampling_mask\":null,\"weight_versions\":")
+        sink.appendLiteral(",\"routed_experts\":")
+        sink.appendJSONNumpy(experts)
+        sink.appendLiteral(",\"sampling_mask\":")
+        if let mask {
+            sink.appendLiteral("[")
+            mask.withUnsafeBytes { sink.appendBytes($0) }
+            sink.appendLiteral("]")
+        } else {
+            sink.appendJSONNull()
+        }
+        sink.appendLiteral(",\"weight_versions\":")
         if let versions { versions.append(tokens: tokens, to: &sink) } else { sink.appendJSONNull() }
         sink.appendLiteral(",\"logprobs\":")
         if logprobs == nil {
@@ -75,12 +87,16 @@ final class GenerateWholeFormatter: GenerationFormatter {
         var tokenIDs: [Int32] = []
         var logprobs: [UInt8] = []
         var versions = WeightVersionSpans()
+        var experts = RoutedExperts()
+        /// JSON lists, with commas between them.
+        var mask: [UInt8]?
         var finish: SequenceFinish?
     }
 
     private let view: GenerateView
     private var choices: [Choice]
     private var promptLogprobs: LogprobRows?
+    private var promptScores: EngineArray?
     let hasStarted = false
 
     init(view: GenerateView, sequences: Int) {
@@ -91,6 +107,13 @@ final class GenerateWholeFormatter: GenerationFormatter {
     func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
         let index = sequence.choiceIndex
         if let rows = step.output.newPromptLogprobs { promptLogprobs = rows }
+        if let scores = step.output.promptTokenIDLogprobs { promptScores = scores }
+        choices[index].experts.note(step)
+        if !step.output.isPlain, step.output.newSamplingMask != nil {
+            var mask = choices[index].mask ?? []
+            _ = step.appendSamplingMask(to: &mask, isFirst: mask.isEmpty)
+            choices[index].mask = mask
+        }
         choices[index].versions.note(step, after: choices[index].tokenIDs.count)
         choices[index].tokenIDs.append(contentsOf: step.tokenIDs)
         view.appendLogprobs(step, to: &choices[index].logprobs)
@@ -98,6 +121,13 @@ final class GenerateWholeFormatter: GenerationFormatter {
     }
 
     func finish(_ job: GenerationJob) {
+        guard !view.asksForPromptScores || promptScores != nil else {
+            // Engines that cannot, pass over the parameter.
+            job.response.send(
+                .badRequest(
+                    "This engine does not score prompt_logprob_token_ids.", param: "prompt_logprob_token_ids"))
+            return
+        }
         var body = ByteBufferAllocator().buffer(capacity: 1024)
         body.appendLiteral("{\"request_id\":")
         body.appendJSONString(view.identity.id)
@@ -113,7 +143,9 @@ final class GenerateWholeFormatter: GenerationFormatter {
         } else {
             body.appendJSONNull()
         }
-        body.appendLiteral(",\"prompt_token_id_logprobs\":null,\"prompt_token_ids\":")
+        body.appendLiteral(",\"prompt_token_id_logprobs\":")
+        body.appendJSONNumpy(promptScores)
+        body.appendLiteral(",\"prompt_token_ids\":")
         if view.returnPromptTokenIDs { body.appendTokenIDs(view.prompt.tokenIDs) } else { body.appendJSONNull() }
         body.appendLiteral(",\"mm_placeholders\":null")
         job.appendExtras(to: &body)
@@ -127,7 +159,8 @@ final class GenerateWholeFormatter: GenerationFormatter {
             body.appendLiteral(",\"token_ids\":")
             body.appendTokenIDs(choice.tokenIDs)
             view.appendTail(
-                versions: choice.versions, tokens: choice.tokenIDs.count, logprobs: choice.logprobs, to: &body)
+                versions: choice.versions, tokens: choice.tokenIDs.count, logprobs: choice.logprobs,
+                experts: choice.experts.array, mask: choice.mask, to: &body)
         }
         body.appendLiteral("]}")
         job.response.sendJSON(body)
@@ -139,6 +172,7 @@ final class GenerateStreamFormatter: GenerationFormatter {
     private let view: GenerateView
     private var started: [Bool]
     private var versions: [WeightVersionSpans]
+    private var experts: [RoutedExperts]
     private var entries: [UInt8] = []
     private(set) var hasStarted = false
 
@@ -146,6 +180,7 @@ final class GenerateStreamFormatter: GenerationFormatter {
         self.view = view
         started = Array(repeating: false, count: sequences)
         versions = Array(repeating: WeightVersionSpans(), count: sequences)
+        experts = Array(repeating: RoutedExperts(), count: sequences)
     }
 
     func append(_ step: SequenceStep, text: [UInt8], for sequence: GeneratedSequence, job: GenerationJob) {
@@ -156,6 +191,9 @@ final class GenerateStreamFormatter: GenerationFormatter {
         }
         let index = sequence.choiceIndex
         versions[index].note(step, after: sequence.completionTokens - step.tokenIDs.count)
+        experts[index].note(step)
+        var mask: [UInt8] = []
+        let hasMask = step.appendSamplingMask(to: &mask)
         let first = !started[index]
         started[index] = true
         entries.removeAll(keepingCapacity: true)
@@ -182,7 +220,8 @@ final class GenerateStreamFormatter: GenerationFormatter {
             buffer.appendTokenIDs(step.tokenIDs)
             view.appendTail(
                 versions: step.finish == nil ? nil : versions[index], tokens: sequence.completionTokens,
-                logprobs: entries, to: &buffer)
+                logprobs: entries, experts: step.finish == nil ? nil : experts[index].array,
+                mask: hasMask ? mask : nil, to: &buffer)
             buffer.appendLiteral("]}\n\n")
         }
     }

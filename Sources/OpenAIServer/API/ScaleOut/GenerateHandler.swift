@@ -24,10 +24,15 @@ struct GenerateHandler: RouteHandler {
             var batch = try api.lower(
                 sampling, prompts: [prompt], maxTokens: generate.maxTokens.map { min($0, preparation.maxModelLength) },
                 logprobs: generate.logprobs, identity: identity, request: request, rules: rules)
-            for index in batch.requests.indices { batch.requests[index].reasoningEnded = generate.reasoningEnded }
+            for index in batch.requests.indices {
+                batch.requests[index].reasoningEnded = generate.reasoningEnded
+                try generate.promptScores?.lower(
+                    promptLength: prompt.tokenIDs.count, vocabularySize: api.model.vocabularySize,
+                    maximum: api.limits.maximumLogprobs, into: &batch.requests[index].samplingParams)
+            }
             let view = GenerateView(
                 identity: identity, prompt: prompt, logprobs: generate.logprobs,
-                returnPromptTokenIDs: sampling.returnTokenIDs,
+                returnPromptTokenIDs: sampling.returnTokenIDs, asksForPromptScores: generate.promptScores != nil,
                 writer: LogprobsWriter(model: api.model, asTokenIDs: false),
                 includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
                 continuousUsage: sampling.streamOptions?.continuousUsage ?? false)

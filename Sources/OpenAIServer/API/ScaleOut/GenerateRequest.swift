@@ -9,6 +9,7 @@ struct GenerateRequest {
     var maxTokens: Int?
     var logprobs: Int?
     var reasoningEnded: Bool?
+    var promptScores: PromptScores?
 
     init(_ body: JSONObject, limits: APILimits) throws(APIError) {
         var reader = FieldReader(body)
@@ -31,6 +32,7 @@ struct GenerateRequest {
         sampling = SamplingFields(&inner, limits: limits)
         maxTokens = inner.int("max_tokens")
         logprobs = SamplingFields.readCount("logprobs", &inner)
+        promptScores = PromptScores(&inner)
         reader.absorb(inner)
 
         let outer = SamplingFields(&reader, limits: limits)
@@ -53,6 +55,10 @@ struct GenerateRequest {
         for field in ["features", "content_parts", "reasoning_parser_kwargs"] {
             guard let value = body[field], !value.isNull else { continue }
             throw .badRequest("\(field) is not supported: this server runs text-only models.", param: field)
+        }
+        if sampling.stream, promptScores != nil {
+            throw .badRequest(
+                "prompt_logprob_token_ids are not available when stream=true.", param: "prompt_logprob_token_ids")
         }
         if let ids = sampling.logprobTokenIDs, let logprobs, ids.count != logprobs {
             throw .badRequest(
