@@ -6,7 +6,11 @@ namespace blas_engine {
 
 std::optional<int64_t> Wave::request_added(int64_t request_wave, bool paused) {
     const bool stale = request_wave < current_;
-    current_ = std::max(current_, request_wave);
+    if (request_wave > current_) {
+        // The frontend has heard of the end of the wave before this rank has.
+        current_ = request_wave;
+        running_ = false;
+    }
     if (running_) return std::nullopt;
     const bool tell = starts_itself_ ? !paused : stale;
     running_ = true;

@@ -69,5 +69,17 @@ TEST(Wave, ARequestThatMissedTheEndStartsTheNextOne) {
     EXPECT_EQ(wave.report(true)->wave, 1);
 }
 
+TEST(Wave, ARequestThatKnowsOfTheEndFirstStartsTheNextOne) {
+    Wave wave(1, 2, true);
+    wave.start({0, 0});
+    EXPECT_EQ(wave.request_added(1, false), 1);
+    EXPECT_EQ(wave.completed({0}, true), std::nullopt);  // known by now
+    EXPECT_TRUE(wave.running());
+    Wave told(1, 2, false);
+    told.start({0, 0});
+    EXPECT_EQ(told.request_added(1, false), std::nullopt);  // the frontend tells the others
+    EXPECT_TRUE(told.running());
+}
+
 }  // namespace
 }  // namespace blas_engine
