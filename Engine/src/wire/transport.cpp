@@ -55,7 +55,8 @@ InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQue
     clients_.resize(static_cast<size_t>(output_.num_clients()));
     for (size_t i = 0; i < options_.addresses.inputs.size(); ++i) {
         // A supervisor that knows this frontend under a later index leaves the others empty.
-        if (!options_.addresses.inputs[i].empty()) open_client(static_cast<int>(i), options_.addresses.inputs[i]);
+        if (options_.addresses.inputs[i].empty()) continue;
+        open_client(static_cast<int>(i), options_.addresses.inputs[i], options_.addresses.outputs[i]);
     }
     if (coordinator_) {
         // The coordinator says READY once all engines have subscribed.
@@ -68,7 +69,7 @@ InputThread::InputThread(ZmqContext& context, TransportOptions options, InputQue
     }
 }
 
-void InputThread::open_client(int client_index, const std::string& address) {
+void InputThread::open_client(int client_index, const std::string& address, const std::string& output_address) {
     ZmqSocket socket(context_, ZMQ_DEALER);
     socket.set_identity(engine_identity(options_.engine_index));
     socket.set(ZMQ_SNDHWM, 0);
@@ -86,7 +87,7 @@ void InputThread::open_client(int client_index, const std::string& address) {
     socket.connect(address);
     socket.send(options_.ready_response);
     clients_[static_cast<size_t>(client_index)] =
-        std::make_unique<Client>(std::move(socket), std::move(monitor), address.starts_with("ipc://"));
+        std::make_unique<Client>(std::move(socket), std::move(monitor), output_address, address.starts_with("ipc://"));
 }
 
 InputThread::~InputThread() {
@@ -133,7 +134,13 @@ void InputThread::poll_once(bool& stopped) {
         throw ZmqError(std::string("zmq_poll: ") + zmq_strerror(zmq_errno()));
     }
     stopped = items[0].revents != 0;
-    if (stopped) return;
+    if (stopped) {
+        // What is not sent yet holds up the end of the process, unless its reader is known to be gone.
+        for (size_t i = 0; i < clients_.size(); ++i) {
+            if (clients_[i]) handle_monitor(static_cast<int>(i));
+        }
+        return;
+    }
     const zmq_pollitem_t* item = &items[1];
     for (size_t i = 0; i < clients_.size(); ++i) {
         if (!clients_[i]) continue;
@@ -173,7 +180,7 @@ std::string InputThread::carry_out(const ControlCommand& command) {
         // Outputs first: an answer may follow the first request at once.
         output_.open_client(index, command.output);
         try {
-            open_client(index, command.input);
+            open_client(index, command.input, command.output);
         } catch (...) {
             output_.close_client(index);
             throw;
@@ -278,6 +285,7 @@ void InputThread::handle_monitor(int client_index) {
         if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
             if (client.connected_before && client.local) {
                 log(LogLevel::info, "frontend %d is back, registering again", client_index);
+                output_.open_client(client_index, client.output_address);
                 client.socket.send(options_.ready_response);
             }
             client.connected_before = true;
@@ -285,6 +293,8 @@ void InputThread::handle_monitor(int client_index) {
         } else if (kind == ZMQ_EVENT_DISCONNECTED && client.connected_before && client.local) {
             log(LogLevel::info, "frontend %d went away", client_index);
             queue_.push(FrontendLost{client_index});
+            // What its requests have brought forth meanwhile is not for its successor.
+            output_.close_client(client_index);
             report("FRONTEND_LOST", client_index);
         }
     }

@@ -58,11 +58,12 @@ class InputThread {
     struct Client {
         ZmqSocket socket;
         ZmqSocket monitor;
+        std::string output_address;
         // Over a unix socket a connection that ends means that the frontend has.
         bool local;
         bool connected_before = false;
     };
-    void open_client(int client_index, const std::string& address);
+    void open_client(int client_index, const std::string& address, const std::string& output_address);
     void run();
     void poll_once(bool& stopped);
     void handle_control();
