@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -13,11 +12,9 @@ import pytest
 
 import http_client
 import processes
+from foreign import each_foreign
 from server import BINARY, DEFAULT_MODEL, wait_until
 
-# vLLM's own frontends; their tests are left out without them.
-FOREIGN = {"rust": ("--frontend-binary", os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")),
-           "python": ("--python", os.environ.get("VLLM_E2E_PYTHON"))}
 FAKE_FRONTEND = os.path.join(os.path.dirname(__file__), "data", "fake_frontend.py")
 
 
@@ -181,12 +178,9 @@ def test_new_requests_get_503_while_a_foreign_frontend_finishes(start_server):
     server.assert_gone()
 
 
-@pytest.mark.parametrize("frontend", FOREIGN)
-def test_vllm_frontends_drain(start_mock, frontend, tmp_path):
-    option, program = FOREIGN[frontend]
-    if not program:
-        pytest.skip(f"needs vLLM's {frontend} frontend (VLLM_E2E_RUST_FRONTEND, VLLM_E2E_PYTHON)")
-    server = start_mock("--frontend", frontend, option, program, "--max-model-len", "2048", "--shutdown-timeout", "60",
+@each_foreign
+def test_vllm_frontends_drain(start_mock, foreign, tmp_path):
+    server = start_mock(*foreign, "--max-model-len", "2048", "--shutdown-timeout", "60",
                         environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
     stream = BackgroundStream(server, 400)
     stream.wait_for_tokens(5)

@@ -8,8 +8,9 @@ import threading
 import pytest
 
 import processes
+from foreign import each_foreign
 from server import ROOT, wait_until
-from test_control import FOREIGN, BackgroundStream, start_mock, status  # noqa: F401
+from test_control import BackgroundStream, start_mock, status  # noqa: F401
 
 ENGINE = ROOT / "Engine/build/blas-engine"
 RESTART = ["--restart", "on-failure"]
@@ -158,13 +159,10 @@ def test_usage(start_server, args, text):
     server.assert_gone()
 
 
-@pytest.mark.parametrize("frontend", FOREIGN)
-def test_foreign_frontend_is_replaced_with_the_engine(start_mock, frontend, tmp_path):
+@each_foreign
+def test_foreign_frontend_is_replaced_with_the_engine(start_mock, foreign, tmp_path):
     """vLLM's frontends take the death for their own: the supervisor answers while both start again."""
-    option, program = FOREIGN[frontend]
-    if not program:
-        pytest.skip(f"needs vLLM's {frontend} frontend (VLLM_E2E_RUST_FRONTEND, VLLM_E2E_PYTHON)")
-    server = start_mock(*RESTART, "--frontend", frontend, option, program, "--max-model-len", "2048",
+    server = start_mock(*RESTART, *foreign, "--max-model-len", "2048",
                         environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
     for round in (1, 2):
         stream = BackgroundStream(server, 1000)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import threading
 
@@ -10,12 +9,11 @@ import pytest
 
 import http_client
 import processes
+from foreign import RUST, needs_rust
 from server import wait_until
 from test_control import BackgroundStream, command, start_mock, status  # noqa: F401
 
 SWAPS = int(os.environ.get("VLLM_E2E_SWAPS", "5"))
-# A frontend of vLLM 0.33, the release our own one speaks; the test is left out without it.
-RUST_FRONTEND = os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")
 
 
 def frontends(server):
@@ -184,14 +182,15 @@ def test_stop_while_the_old_frontend_finishes(start_mock):
     server.assert_gone()
 
 
-@pytest.mark.skipif(not RUST_FRONTEND, reason="needs vllm-rs of vLLM 0.33 (VLLM_E2E_RUST_FRONTEND)")
+# Of 0.33, the release our own frontend speaks.
+@needs_rust
 def test_swap_to_rust_and_back(start_mock):
     server = start_mock()
     load = Requests(server, threads=2)
     load.wait_for_more(5)
     stream = BackgroundStream(server, 100)
     stream.wait_for_tokens(2)
-    result = command(server, "swap", "--frontend", "rust", "--frontend-binary", RUST_FRONTEND)
+    result = command(server, "swap", "--frontend", "rust", "--frontend-binary", RUST)
     assert result.returncode == 0, result.stderr + server.log()[-3000:]
     assert stream.finish()[-1] == "[DONE]"
     load.wait_for_more(5)

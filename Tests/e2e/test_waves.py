@@ -7,7 +7,6 @@ and engines.
 import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 
@@ -16,12 +15,11 @@ import pytest
 import zmq
 
 import processes
+from foreign import each_foreign
 from server import BINARY, DEFAULT_MODEL, wait_until
 from test_control import command
 from test_data_parallel import assert_spread, child, complete, complete_many
 
-FRONTENDS = {"rust": ("--frontend-binary", os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")),
-             "python": ("--python", os.environ.get("VLLM_E2E_PYTHON"))}
 START_WAVE = b"\x02"
 SIZE = 3
 
@@ -174,12 +172,9 @@ def test_a_dense_model_has_no_waves(start_server):
     assert "in lockstep" not in server.log()
 
 
-@pytest.mark.parametrize("frontend", list(FRONTENDS))
-def test_with_a_frontend_of_vllm(start, frontend, tmp_path):
-    option, program = FRONTENDS[frontend]
-    if not program:
-        pytest.skip(f"needs vLLM's {frontend} frontend (VLLM_E2E_RUST_FRONTEND, VLLM_E2E_PYTHON)")
-    server = start("--frontend", frontend, option, program, environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
+@each_foreign
+def test_with_a_frontend_of_vllm(start, foreign, tmp_path):
+    server = start(*foreign, environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
     with Spy(server) as spy:
         for wave in range(2):
             complete(server)
@@ -203,13 +198,14 @@ def test_one_engine_per_node_with_a_load_balancer_outside(start):
 
 def test_swap_of_frontends_of_waves(start):
     server = start("--api-server-count", "2")
-    complete_many(server, 8)
+    with Spy(server) as spy:
+        complete(server)
+        assert [spy.state(), spy.state()] == [(0, True), (1, False)]
     assert command(server, "swap", "--frontend", "swift").returncode == 0
     with Spy(server) as spy:
         # The new frontends have learnt the wave from the coordinator.
         complete(server)
-        wave, rank = spy.start()
-        assert wave > 0 and [spy.state(), spy.state()] == [(wave, True), (wave + 1, False)]
+        assert spy.start()[0] == 1 and [spy.state(), spy.state()] == [(1, True), (2, False)]
 
 
 def test_engines_in_lockstep_end_together(start):
