@@ -403,7 +403,7 @@ package final class Supervisor {
     private func answerForForeignFrontends() -> [UnavailableResponder] {
         let split = frontends as? SplitFrontendManager
         guard !configuration.usesTLS, frontends?.kind != .swift, let listener, listener.isListening else {
-            listener?.close()
+            listener?.leave()
             split?.stopListening()
             return []
         }

@@ -3,6 +3,7 @@
 import dataclasses
 import http.client
 import json
+import socket
 
 
 @dataclasses.dataclass
@@ -19,8 +20,26 @@ def encode(body):
     return body if isinstance(body, bytes) else json.dumps(body).encode()
 
 
-def request(port, method, path, body=None, headers=None, timeout=60):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP to a unix socket."""
+
+    def __init__(self, path, timeout=20):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def connect(port, timeout, host="127.0.0.1"):
+    """`port` may be the path of a unix socket."""
+    return UnixConnection(port, timeout) if isinstance(port, str) else http.client.HTTPConnection(host, port, timeout=timeout)
+
+
+def request(port, method, path, body=None, headers=None, timeout=60, host="127.0.0.1"):
+    connection = connect(port, timeout, host)
     try:
         send = {"Content-Type": "application/json"} if body is not None else {}
         connection.request(method, path, None if body is None else encode(body), send | (headers or {}))
@@ -35,8 +54,8 @@ def request(port, method, path, body=None, headers=None, timeout=60):
 class Stream:
     """One streamed answer. Iterating gives the data of each event as text; `[DONE]` is given too."""
 
-    def __init__(self, port, path, body, timeout=60):
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    def __init__(self, port, path, body, timeout=60, host="127.0.0.1"):
+        self.connection = connect(port, timeout, host)
         self.connection.request("POST", path, encode(body), {"Content-Type": "application/json"})
         self.answer = self.connection.getresponse()
         self.status = self.answer.status

@@ -77,11 +77,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def port_is_free(port):
-    with socket.socket() as probe:
+def port_is_free(port, host="127.0.0.1"):
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
             probe.listen(1)
             return True
         except OSError:

@@ -3,33 +3,18 @@
 import http.client
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 
 import pytest
 
+import http_client
 import processes
+from foreign import PYTHON, RUST, needs_python, needs_rust
 from server import BINARY, DEFAULT_MODEL, wait_until
 from test_control import BackgroundStream, command, start_mock, status  # noqa: F401
 
-RUST_FRONTEND = os.environ.get("VLLM_E2E_RUST_FRONTEND") or shutil.which("vllm-rs")
-PYTHON = os.environ.get("VLLM_E2E_PYTHON")
 BODY = {"model": "m", "prompt": "hello", "max_tokens": 2, "ignore_eos": True}
-
-
-class DoorConnection(http.client.HTTPConnection):
-    """HTTP to one of the frontends, through its private socket."""
-
-    def __init__(self, path):
-        super().__init__("localhost", timeout=20)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(20)
-        self.sock.connect(self.path)
 
 
 class BreakableStream(BackgroundStream):
@@ -38,18 +23,14 @@ class BreakableStream(BackgroundStream):
     def read(self):
         try:
             super().read()
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException, AttributeError):  # the last one: http.client when a chunk is cut
             pass
 
 
 def page(path, target):
-    connection = DoorConnection(path)
-    connection.request("GET", target)
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    assert answer.status == 200, (target, answer.status, text)
-    return text
+    answer = http_client.request(path, "GET", target)
+    assert answer.status == 200, (target, answer)
+    return answer.body.decode()
 
 
 def parts(server):
@@ -125,9 +106,9 @@ def test_everything_ends_with_a_signal(start_mock):
     server.assert_gone()
 
 
-@pytest.mark.skipif(not RUST_FRONTEND, reason="needs vllm-rs of vLLM 0.32 or later (VLLM_E2E_RUST_FRONTEND)")
+@needs_rust
 def test_swift_beside_rust(start_mock):
-    server = start_mock("--frontend", "swift,rust", "--frontend-binary", f",{RUST_FRONTEND}", "--split", "50/50")
+    server = start_mock("--frontend", "swift,rust", "--frontend-binary", f",{RUST}", "--split", "50/50")
     swift, rust = parts(server)
     assert processes.program(rust["pid"]).startswith("vllm-rs")
     ask(server, 60)
@@ -153,7 +134,7 @@ def test_before_several_engines(start_mock):
     server.assert_gone()
 
 
-@pytest.mark.skipif(not PYTHON, reason="needs the interpreter of an environment with vLLM 0.32 (VLLM_E2E_PYTHON)")
+@needs_python
 def test_swift_beside_python(start_mock, tmp_path):
     server = start_mock("--frontend", "swift,python", "--python", PYTHON, "--split", "50/50",
                         environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})

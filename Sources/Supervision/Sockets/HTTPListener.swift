@@ -26,10 +26,13 @@ package final class HTTPListener {
 
     /// Gives the address up; a unix socket's path is removed. Idempotent.
     package func close() {
-        if descriptor.isOpen, let unixPath { unlink(unixPath) }
+        if let unixPath { unlink(unixPath) }
         unixPath = nil
         descriptor.close()
     }
+
+    /// Leaves the socket to the frontends that have it: the address lives as long as they do, or until `close`.
+    func leave() { descriptor.close() }
 
     /// Whether the frontend has called `listen`.
     package var isListening: Bool {
