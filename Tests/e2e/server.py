@@ -29,8 +29,8 @@ def wait_until(condition, deadline, interval=0.01):
 
 
 class Server:
-    def __init__(self, *args, port=None, environment=None):
-        self.port = port or processes.free_port()
+    def __init__(self, *args, host="127.0.0.1", port=None, environment=None, output=None):
+        self.host, self.port = host, port or processes.free_port()
         self.marker = f"e2e-{uuid.uuid4().hex}"
         # Everything temporary of the server goes here (unix socket paths must be short), so leftovers are seen.
         self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="e2e-", dir="/tmp"))
@@ -38,13 +38,13 @@ class Server:
         self.shared_memory_before = processes.shared_memory()
         # What follows `--` is for the engine.
         end = args.index("--") if "--" in args else len(args)
-        self.args = [BINARY, *args[:end], "--host", "127.0.0.1", "--port", str(self.port), *args[end:]]
+        self.args = [BINARY, *args[:end], "--host", host, "--port", str(self.port), *args[end:]]
         self.log_file = tempfile.NamedTemporaryFile(prefix="e2e-log-", suffix=".txt", delete=False)
         self.log_text = None  # kept when the file goes: after a clean stop
         variables = {"VLLM_E2E_MARKER": self.marker, "TMPDIR": str(self.scratch), "XDG_RUNTIME_DIR": str(self.scratch),
                      "VLLM_RPC_BASE_PATH": str(self.scratch), "NO_COLOR": "1"}
         self.started = time.monotonic()
-        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=self.log_file, stderr=subprocess.STDOUT,
+        self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=output or self.log_file, stderr=subprocess.STDOUT,
                                         start_new_session=True, env=os.environ | variables | (environment or {}))
         self.known = processes.descendants(self.process.pid)
 
@@ -61,7 +61,7 @@ class Server:
             if self.process.poll() is not None:
                 self.fail(f"vllm-engine exited with {self.process.returncode} while starting")
             try:
-                healthy = http_client.request(self.port, "GET", "/health", timeout=5).status == 200
+                healthy = self.get("/health", timeout=5).status == 200
                 # The supervisor asks by itself; before it knows, a death counts as a failed start.
                 return healthy and "Try it" in self.log()
             except OSError:
@@ -93,7 +93,7 @@ class Server:
 
     def metric(self, name):
         """Sum of a metric over its labels."""
-        text = http_client.request(self.port, "GET", "/metrics", timeout=10).body.decode()
+        text = self.get("/metrics", timeout=10).body.decode()
         values = [float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((name + "{", name + " "))]
         assert values, f"{name} is not in /metrics"
         return sum(values)
@@ -102,7 +102,7 @@ class Server:
         """What of this server still exists: processes, the port, files of the runtime directory, shared memory."""
         self.process.poll()
         left = [f"process {pid}: {text}" for pid, text in processes.alive(self.known | processes.marked(self.marker)).items()]
-        if not processes.port_is_free(self.port):
+        if not processes.port_is_free(self.port, self.host):
             left.append(f"port {self.port} is taken")
         # os.walk, unlike rglob, takes it calmly that a folder vanishes meanwhile.
         left += [f"file {folder}/{name}" for folder, folders, files in os.walk(self.scratch) for name in folders + files]
@@ -146,14 +146,14 @@ class Server:
     # ---- requests ----
 
     def get(self, path, **kwargs):
-        return http_client.request(self.port, "GET", path, **kwargs)
+        return http_client.request(self.port, "GET", path, host=self.host, **kwargs)
 
     def post(self, path, body, **kwargs):
-        return http_client.request(self.port, "POST", path, body, **kwargs)
+        return http_client.request(self.port, "POST", path, body, host=self.host, **kwargs)
 
     def chat(self, content, **fields):
         messages = content if isinstance(content, list) else [{"role": "user", "content": content}]
         return self.post("/v1/chat/completions", {"messages": messages, "temperature": 0, **fields})
 
     def stream(self, path, body, **kwargs):
-        return http_client.Stream(self.port, path, body | {"stream": True}, **kwargs)
+        return http_client.Stream(self.port, path, body | {"stream": True}, host=self.host, **kwargs)

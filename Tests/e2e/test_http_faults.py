@@ -99,6 +99,7 @@ def test_long_target(server):
 AMBIGUOUS = {
     "two kinds of length": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "two lengths": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "a negative length": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
     "bare line feeds": b"GET /health HTTP/1.1\nHost: x\n\n",
     "folded field": b"GET /health HTTP/1.1\r\nHost: x\r\nX-Folded: a\r\n b\r\n\r\n",
     "huge chunk": b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
@@ -147,6 +148,29 @@ def test_half_sent_heads_are_given_up(start):
     assert frontend_memory(server) - before < 20 << 20
     assert {status(read_all(connection)) for connection in connections} == {408}
     for connection in connections:
+        connection.close()
+
+
+def test_bodies_that_do_not_come_are_given_up(server):
+    """Half sent, announced as chunks, or a byte at a time: 408 after the time for a body, and the connection ends."""
+    silent = connect(server, timeout=60)
+    silent.sendall(head("Content-Type: application/json", "Content-Length: 1000") + b'{"model": "m", ')
+    chunked = connect(server, timeout=60)
+    chunked.sendall(head("Content-Type: application/json", "Transfer-Encoding: chunked") + b"5\r\n{\"mod")
+    trickling = connect(server, timeout=0.5)
+    trickling.sendall(head("Content-Type: application/json", "Content-Length: 100000"))
+    answer = b""
+    while not answer:
+        try:
+            trickling.sendall(b" ")
+            answer = trickling.recv(65536)
+        except TimeoutError:
+            pass
+    assert_works(server)
+    for connection, received in ((silent, b""), (chunked, b""), (trickling, answer)):
+        answer = received + read_all(connection)
+        assert_error_object(answer, 408)
+        assert b"connection: close" in answer.lower()
         connection.close()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import processes
 from load import Load
-from server import wait_until
+from server import DEFAULT_MODEL, wait_until
 
 SEED = int(os.environ.get("VLLM_E2E_SEED", "1"))
 ROUNDS = int(os.environ.get("VLLM_E2E_ROUNDS", "2"))
@@ -202,6 +202,15 @@ def test_long_step_is_no_hang(start_server):
     done.set()
     prober.join()
     assert answer.status == 200 and set(seen) == {200}
+
+
+def test_long_wait_for_the_first_token_is_no_hang(start_server):
+    """An engine that does not compute either, as one whose work is done by another device."""
+    server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--mock-ttft-ms", "2000", "--engine-hang-timeout", "0.3",
+                          "--engine-hang-request-deadline", "0.3")
+    stream = server.stream("/v1/completions", {"prompt": "hello", "max_tokens": 3, "ignore_eos": True})
+    assert stream.chunks()[-1]["choices"][0]["finish_reason"] == "length"
+    assert "hangs" not in server.log()
 
 
 def test_routes_are_listed_at_the_start(server):
