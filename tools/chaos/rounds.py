@@ -53,6 +53,18 @@ class Round:
                f"exit code {self.service.process.returncode} instead of {code}")
         self.service.gone(gone)
 
+    def kill_supervisor(self):
+        self.service.remember_processes()
+        self.service.process.kill()
+        self.service.process.wait(10)
+        self.service.gone()
+
+    def recover(self, *allowed):
+        """What was struck works again; the streams ended in one of these ways."""
+        self.more()
+        self.endings(*allowed)
+        self.stop()
+
     def stop(self):
         self.service.remember_processes()
         self.service.process.send_signal(signal.SIGTERM)
@@ -101,19 +113,14 @@ def stop_while_starting(r):
 def kill_supervisor(r):
     r.start()
     r.load()
-    r.service.process.kill()
-    r.service.process.wait(10)
-    r.service.gone()
+    r.kill_supervisor()
     r.endings("done", "cut")
 
 
 def kill_supervisor_while_starting(r):
     r.start(wait=False)
     r.pause(0.4)
-    r.service.remember_processes()
-    r.service.process.kill()
-    r.service.process.wait(10)
-    r.service.gone()
+    r.kill_supervisor()
 
 
 def kill_supervisor_while_stopping(r):
@@ -121,9 +128,7 @@ def kill_supervisor_while_stopping(r):
     r.load()
     r.service.process.send_signal(signal.SIGTERM)
     r.pause(0.1)
-    r.service.process.kill()
-    r.service.process.wait(10)
-    r.service.gone()
+    r.kill_supervisor()
     r.endings("done", "cut", "error")
 
 
@@ -141,17 +146,14 @@ def kill_engine_restart(r):
         r.load()
         r.service.kill("engine")
         r.more()
-    r.endings("done", "error", "refused")
-    r.stop()
+    r.recover("done", "error", "refused")
 
 
 def kill_one_of_two_engines(r):
     r.start(*RESTART, "--data-parallel-size", "2")
     r.load()
     r.service.kill("engine")
-    r.more()
-    r.endings("done", "error", "refused")
-    r.stop()
+    r.recover("done", "error", "refused")
 
 
 def kill_engine_while_it_restarts(r):
@@ -166,9 +168,7 @@ def kill_engine_while_it_restarts(r):
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
-    r.more()
-    r.endings("done", "error", "refused")
-    r.stop()
+    r.recover("done", "error", "refused")
 
 
 def kill_frontend(r):
@@ -201,9 +201,7 @@ def kill_both(r):
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
         r.pause(0.02)
-    r.more()
-    r.endings("done", "error", "cut", "refused")
-    r.stop()
+    r.recover("done", "error", "cut", "refused")
 
 
 def kill_reaper_then_supervisor(r):
@@ -216,10 +214,7 @@ def kill_reaper_then_supervisor(r):
     for pid in children:
         os.kill(pid, signal.SIGKILL)
     expect(wait_until(lambda: "started another" in r.service.log(), 5), "the reaper was not replaced")
-    r.service.remember_processes()
-    r.service.process.kill()
-    r.service.process.wait(10)
-    r.service.gone()
+    r.kill_supervisor()
     r.endings("done", "cut")
 
 
