@@ -4,6 +4,7 @@ import collections
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -219,3 +220,38 @@ def test_routes_are_listed_at_the_start(server):
     documented = server.get("/openapi.json").json()["paths"]
     assert listed >= {" ".join([*map(str.upper, methods), path]) for path, methods in documented.items() if len(methods) == 1}
     assert "GET /health" in listed and "POST /v1/chat/completions" in listed
+
+
+def test_a_prefix_that_a_proxy_leaves_on_is_cut_off(start_server):
+    server = start_server("mock", "--root-path", "/behind/it")
+    for path in ("/v1/models", "/behind/it/v1/models"):
+        assert server.get(path).status == 200, path
+    assert server.get("/elsewhere/v1/models").status == 404
+
+
+def test_descriptors_are_as_many_as_allowed(start_server):
+    """Each client is one; a soft limit of some hundreds is for programs that use select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, hard), hard))
+    try:
+        server = start_server("mock")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for pid in (server.process.pid, server.child("frontend")):
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] >= min(65535, hard)
+
+
+def test_a_request_that_fails_in_the_engine_is_no_engine_that_fails(start_server):
+    server = start_server("mock", "--mock-fault", "error-request=2")
+    body = {"prompt": "hello", "max_tokens": 3, "ignore_eos": True}
+    pids = [server.child(role) for role in ("frontend", "engine")]
+    assert server.post("/v1/completions", body).status == 200
+    failed = server.post("/v1/completions", body)
+    assert failed.status == 500 and failed.json()["error"]["code"] == 500, failed.body
+    assert server.post("/v1/completions", body).status == 200
+    stream = server.stream("/v1/completions", body)  # fails before its first token, so there is still a status to give
+    assert stream.status == 500 and json.loads(stream.answer.read())["error"]["code"] == 500
+    stream.close()
+    assert server.post("/v1/completions", body).status == 200
+    assert server.get("/health").status == 200
+    assert [server.child(role) for role in ("frontend", "engine")] == pids
