@@ -69,6 +69,9 @@ package struct RequestRecord: Sendable, Codable {
     package var bytesReceived: Int
     /// `read` calls that returned bytes.
     package var reads: Int
+    /// TCP segments with data that they came in: one for each write of the server, unless it wrote more than fits. Nil on
+    /// unix sockets.
+    package var segments: Int?
     /// Nil if the engine leaves no stamps.
     package var engine: EngineStamps?
 
@@ -77,7 +80,7 @@ package struct RequestRecord: Sendable, Codable {
         firstByte: Nanoseconds? = nil, firstToken: Nanoseconds? = nil, end: Nanoseconds,
         chunkOffsets: [Nanoseconds] = [], chunkTokens: [UInt16] = [], status: Int = 0, error: RequestFailure? = nil,
         errorDetail: String? = nil, usage: TokenUsage? = nil, choices: [ChoiceRecord] = [], bytesReceived: Int = 0,
-        reads: Int = 0, engine: EngineStamps? = nil
+        reads: Int = 0, segments: Int? = nil, engine: EngineStamps? = nil
     ) {
         self.arm = arm
         self.block = block
@@ -98,6 +101,7 @@ package struct RequestRecord: Sendable, Codable {
         self.choices = choices
         self.bytesReceived = bytesReceived
         self.reads = reads
+        self.segments = segments
         self.engine = engine
     }
 
@@ -259,9 +263,8 @@ package struct ProcessTreeUsage: Sendable, Codable {
     package var system: Nanoseconds
     package var voluntarySwitches: Int
     package var involuntarySwitches: Int
-    /// Write and read system calls (`/proc/<pid>/io`); nil where the kernel does not tell.
-    package var writeCalls: Int?
-    package var readCalls: Int?
+    /// Of every kind; nil if they were not counted.
+    package var systemCalls: Int?
     /// At the end of the block.
     package var residentBytes: Int
     /// Shared pages counted by share; nil where the kernel does not tell.
@@ -273,7 +276,7 @@ package struct ProcessTreeUsage: Sendable, Codable {
 
     package init(
         cpu: Nanoseconds = 0, user: Nanoseconds = 0, system: Nanoseconds = 0, voluntarySwitches: Int = 0,
-        involuntarySwitches: Int = 0, writeCalls: Int? = nil, readCalls: Int? = nil, residentBytes: Int = 0,
+        involuntarySwitches: Int = 0, systemCalls: Int? = nil, residentBytes: Int = 0,
         proportionalBytes: Int? = nil, peakResidentBytes: Int = 0, threads: Int = 0, processes: Int = 0
     ) {
         self.cpu = cpu
@@ -281,8 +284,7 @@ package struct ProcessTreeUsage: Sendable, Codable {
         self.system = system
         self.voluntarySwitches = voluntarySwitches
         self.involuntarySwitches = involuntarySwitches
-        self.writeCalls = writeCalls
-        self.readCalls = readCalls
+        self.systemCalls = systemCalls
         self.residentBytes = residentBytes
         self.proportionalBytes = proportionalBytes
         self.peakResidentBytes = peakResidentBytes

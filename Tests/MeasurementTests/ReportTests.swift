@@ -19,8 +19,9 @@ import Testing
             end: 36 * ms, chunkOffsets: [12 * ms, 23 * ms, 25 * ms], chunkTokens: [1, 2, 1], status: 200)
         request.usage = TokenUsage(promptTokens: 5, completionTokens: 4)
         request.bytesReceived = 400
+        request.segments = 3
         request.engine = EngineStamps(received: 13 * ms, steps: [20 * ms, 30 * ms, 31 * ms], stepTokens: [1, 1, 2])
-        let usage = ProcessTreeUsage(cpu: 8000, writeCalls: 6, residentBytes: 5_000_000, processes: 1)
+        let usage = ProcessTreeUsage(cpu: 8000, systemCalls: 6, residentBytes: 5_000_000, processes: 1)
         let block = BlockRecord(
             purpose: .comparison, round: 0, position: 0, column: 0, arm: 0, load: 0, seed: 0, start: 9 * ms,
             end: 36 * ms,
@@ -54,7 +55,8 @@ import Testing
         #expect(ratio(.frontendCPUPerToken) == 2)
         #expect(ratio(.frontendCPUPerRequest) == 4)
         #expect(ratio(.engineCPUPerToken) == nil)
-        #expect(ratio(.writes) == 1.5)
+        #expect(ratio(.systemCalls) == 1.5)
+        #expect(ratio(.segmentsPerToken) == 1.5)
         #expect(ratio(.bytesPerToken) == 200)
         #expect(ratio(.residentMemory) == 5)
         #expect(ratio(.goodput).map { ($0 * 0.027 * 1000).rounded() } == 1000)

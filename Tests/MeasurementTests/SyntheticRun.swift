@@ -106,6 +106,7 @@ struct SyntheticRun {
             record.usage = TokenUsage(promptTokens: 32, completionTokens: outputTokens)
             record.bytesReceived = 300 + outputTokens * 180
             record.reads = outputTokens
+            record.segments = outputTokens
             if stamps { record.engine = engine }
             run.requests.append(record)
             end = max(end, last)
@@ -115,7 +116,7 @@ struct SyntheticRun {
             let cpu = Nanoseconds(microseconds * tokens * 1000 * (1 + 0.02 * bell()))
             return ProcessTreeUsage(
                 cpu: cpu, user: cpu / 2, system: cpu - cpu / 2, voluntarySwitches: Int(tokens), involuntarySwitches: 3,
-                writeCalls: Int(tokens * slowdown[arm]), readCalls: Int(tokens),
+                systemCalls: Int(tokens * slowdown[arm]),
                 residentBytes: Int(60e6 * slowdown[arm]),
                 proportionalBytes: Int(55e6 * slowdown[arm]), peakResidentBytes: Int(61e6 * slowdown[arm]), threads: 4,
                 processes: 1)

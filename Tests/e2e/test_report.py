@@ -22,7 +22,7 @@ ATTACK = "</title><script>document.title='owned'</script>\"'&"
 def usage(cpu):
     return {
         "cpu": cpu, "user": cpu // 2, "system": cpu - cpu // 2, "voluntarySwitches": 90, "involuntarySwitches": 3,
-        "writeCalls": 100, "readCalls": 100, "residentBytes": 50_000_000, "peakResidentBytes": 51_000_000, "threads": 4,
+        "systemCalls": 100, "residentBytes": 50_000_000, "peakResidentBytes": 51_000_000, "threads": 4,
         "processes": 1,
     }
 

@@ -109,4 +109,8 @@ void cps_set_process_title(const char* title);
 /// Sets the name that `ps -o comm` and `top` show for this process (15 bytes).
 void cps_set_process_name(const char* name);
 
+/// A descriptor from which the number (64 bits) of system calls can be read that a thread, and threads it starts from now on, have
+/// made since this call; or -1 with errno set.
+int cps_count_system_calls(pid_t thread);
+
 #endif

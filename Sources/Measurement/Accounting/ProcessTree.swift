@@ -12,8 +12,6 @@ struct ProcessTree: Sendable {
         var system: Nanoseconds = 0
         var voluntarySwitches = 0
         var involuntarySwitches = 0
-        var writeCalls: Int?
-        var readCalls: Int?
     }
 
     let pids: [pid_t]
@@ -43,18 +41,12 @@ struct ProcessTree: Sendable {
     func usage(since earlier: ProcessTree) -> ProcessTreeUsage {
         var usage = ProcessTreeUsage()
         for (pid, now) in counters {
-            let before = earlier.counters[pid] ?? Counters(writeCalls: 0, readCalls: 0)
+            let before = earlier.counters[pid] ?? Counters()
             usage.cpu += now.cpu - before.cpu
             usage.user += now.user - before.user
             usage.system += now.system - before.system
             usage.voluntarySwitches += max(0, now.voluntarySwitches - before.voluntarySwitches)
             usage.involuntarySwitches += max(0, now.involuntarySwitches - before.involuntarySwitches)
-            if let writes = now.writeCalls, let old = before.writeCalls {
-                usage.writeCalls = (usage.writeCalls ?? 0) + writes - old
-            }
-            if let reads = now.readCalls, let old = before.readCalls {
-                usage.readCalls = (usage.readCalls ?? 0) + reads - old
-            }
             let sizes = Self.sizes(pid)
             usage.residentBytes += sizes.resident
             usage.peakResidentBytes += sizes.peak
@@ -87,9 +79,6 @@ struct ProcessTree: Sendable {
             counters.voluntarySwitches += status["voluntary_ctxt_switches"] ?? 0
             counters.involuntarySwitches += status["nonvoluntary_ctxt_switches"] ?? 0
         }
-        let io = numbers("/proc/\(pid)/io")
-        counters.writeCalls = io["syscw"]
-        counters.readCalls = io["syscr"]
         return counters
     }
 

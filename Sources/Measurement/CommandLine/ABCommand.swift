@@ -174,7 +174,7 @@ package struct ABCommand: ParsableCommand {
             warmup: load.numWarmups ?? min(counts.max() ?? 1, 64),
             equivalence: equivalence, idleGap: .milliseconds(idleGapMs), seed: load.seed, rules: load.rules,
             concurrencyLimit: load.requestRate == nil ? mostAtATime : load.maxConcurrency?.values.first ?? mostAtATime,
-            keepsText: false, silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: model)
+            keepsText: false, countsSystemCalls: load.systemCalls, silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: model)
         var description = RunDescription(command: "ab", plan: plan, arms: arms, engine: engine, preset: preset)
         description.features = check?.features.map(\.name)
         let trial = try Trial(

@@ -87,6 +87,9 @@ package struct BenchCommand: ParsableCommand {
         } else if insecure || cacert != nil {
             throw ValidationError("--insecure and --cacert need --base-url")
         }
+        if load.systemCalls, baseUrl ?? host != nil {
+            throw ValidationError("--system-calls needs a service that is started for the run")
+        }
         _ = try headers()
     }
 
@@ -153,7 +156,7 @@ package struct BenchCommand: ParsableCommand {
             warmup: load.numWarmups ?? 0, equivalence: 0, idleGap: .milliseconds(100), seed: load.seed,
             rules: load.rules,
             concurrencyLimit: load.requestRate == nil ? nil : load.maxConcurrency?.values.first,
-            keepsText: result.saveDetailed,
+            keepsText: result.saveDetailed, countsSystemCalls: load.systemCalls,
             silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: model)
         let trial = try Trial(
             plan: plan, contestants: [contestant],

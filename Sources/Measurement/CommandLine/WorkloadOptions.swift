@@ -102,6 +102,11 @@ struct WorkloadOptions: ParsableArguments {
             "A block is dropped if this part of all CPUs or more was stolen, or used by others.", valueName: "0…1"))
     var noiseLimit = 0.25
 
+    @Flag(
+        help: ArgumentHelp(
+            "Count the system calls of the frontends too; needs the right to trace, and makes each call a little dearer."))
+    var systemCalls = false
+
     @Option(help: ArgumentHelp("A request fails when nothing has come for this long.", valueName: "s"))
     var silenceTimeout = 60.0
 

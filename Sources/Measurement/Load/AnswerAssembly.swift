@@ -12,7 +12,7 @@ extension RequestRecord {
             firstByte: raw.firstByte == 0 ? nil : raw.firstByte, firstToken: raw.firstToken == 0 ? nil : raw.firstToken,
             end: raw.end, chunkOffsets: raw.offsets, status: raw.status, error: raw.error,
             errorDetail: raw.errorDetail.isEmpty ? nil : String(decoding: raw.errorDetail, as: UTF8.self),
-            bytesReceived: raw.bytesReceived, reads: raw.reads)
+            bytesReceived: raw.bytesReceived, reads: raw.reads, segments: raw.segments)
         if raw.isEventStream {
             finishStream(raw, keepsText: keepsText)
         } else if error == nil {

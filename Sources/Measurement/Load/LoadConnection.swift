@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import NIOPosix
 
@@ -14,6 +15,8 @@ final class LoadConnection: ChannelInboundHandler {
     /// To send again on a new connection if the server had closed this one while it was idle.
     private var bytes: ByteBuffer?
     private(set) var hasServed = false
+    /// Data segments of the answers before this one.
+    private var earlierSegments = 0
     private var lastActivity: Nanoseconds = 0
     /// A fault found while reading; decides how the answer ends once the channel is closed.
     private var fault: (RequestFailure, String)?
@@ -113,10 +116,33 @@ final class LoadConnection: ChannelInboundHandler {
         var answer = answer
         self.answer = .none
         answer.end = now
+        if let segments = receivedSegments() {
+            answer.segments = segments - earlierSegments
+            earlierSegments = segments
+        }
         if let fault, answer.error == nil {
             answer.error = fault.0
             answer.errorDetail = Array(fault.1.utf8)
         }
         run.finished(answer)
     }
+
+    /// Segments with data since the connection was opened; nil if this is no TCP connection, or it is closed.
+    private func receivedSegments() -> Int? {
+        var segments: Int?
+        let options = context?.channel as? any SocketOptionProvider
+        let information: EventLoopFuture<TCPInformation>? = options?.unsafeGetSocketOption(
+            level: .tcp, name: NIOBSDSocket.Option(rawValue: TCP_INFO))
+        // Complete already: we are on the channel's loop.
+        information?.assumeIsolated().whenSuccess { segments = Int($0[TCPInformation.segmentsWithData]) }
+        return segments
+    }
+}
+
+/// The kernel's `struct tcp_info`, of which glibc declares only the beginning; the kernel fills in what it has.
+private typealias TCPInformation = SIMD64<UInt32>
+
+extension TCPInformation {
+    /// Place of `tcpi_data_segs_in`.
+    fileprivate static let segmentsWithData = 38
 }

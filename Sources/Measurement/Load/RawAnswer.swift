@@ -40,6 +40,8 @@ struct RawAnswer: Sendable, AnswerSink {
     var wholeBody: [UInt8] = []
     var bytesReceived = 0
     var reads = 0
+    /// TCP segments with data; nil where the kernel does not tell.
+    var segments: Int?
 
     private var lines = EventLineScanner()
     private(set) var isEventStream = false

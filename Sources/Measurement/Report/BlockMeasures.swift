@@ -15,6 +15,7 @@ package struct BlockMeasures: Sendable {
         requestCount = requests.count
         for request in requests {
             counts.bytes += request.bytesReceived
+            counts.segments = counts.segments.flatMap { sum in request.segments.map { sum + $0 } }
             guard request.succeeded else {
                 failures[request.error ?? .status, default: 0] += 1
                 continue
@@ -39,6 +40,8 @@ package struct BlockMeasures: Sendable {
         var chunks = 0
         var chunkTokens = 0
         var bytes = 0
+        /// Nil if one of the answers does not tell.
+        var segments: Int? = 0
     }
 
     /// What service levels are about, in milliseconds.
@@ -130,6 +133,7 @@ package struct BlockMeasures: Sendable {
         set(.requestThroughput, Double(counts.completed), per: block.wallSeconds)
         if !rules.goodput.isEmpty { set(.goodput, Double(counts.good), per: block.wallSeconds) }
         set(.bytesPerToken, Double(counts.bytes), per: tokens)
+        if let segments = counts.segments { set(.segmentsPerToken, Double(segments), per: tokens) }
         if counts.streams > 0 {
             set(.stalls, Double(counts.stalls) * 1000, per: Double(counts.streams))
             set(.stalledStreams, Double(counts.stalledStreams) * 100, per: Double(counts.streams))
@@ -147,8 +151,7 @@ package struct BlockMeasures: Sendable {
         guard block.frontend.processes > 0 else { return }
         set(.voluntarySwitches, Double(block.frontend.voluntarySwitches), per: tokens)
         set(.involuntarySwitches, Double(block.frontend.involuntarySwitches), per: tokens)
-        if let calls = block.frontend.writeCalls { set(.writes, Double(calls), per: tokens) }
-        if let calls = block.frontend.readCalls { set(.reads, Double(calls), per: tokens) }
+        if let calls = block.frontend.systemCalls { set(.systemCalls, Double(calls), per: tokens) }
         set(.residentMemory, Double(block.frontend.residentBytes) * 1e-6, per: 1)
         set(.peakResidentMemory, Double(block.frontend.peakResidentBytes) * 1e-6, per: 1)
         if let bytes = block.frontend.proportionalBytes { set(.proportionalMemory, Double(bytes) * 1e-6, per: 1) }

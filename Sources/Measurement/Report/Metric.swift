@@ -66,12 +66,12 @@ package enum RatioMetric: String, Sendable, CaseIterable {
     case clientCPUPerRequest = "client_cpu_per_request"
     case voluntarySwitches = "voluntary_switches_per_token"
     case involuntarySwitches = "involuntary_switches_per_token"
-    case writes = "writes_per_token"
-    case reads = "reads_per_token"
+    case systemCalls = "system_calls_per_token"
     case residentMemory = "rss"
     case peakResidentMemory = "peak_rss"
     case proportionalMemory = "pss"
     case bytesPerToken = "bytes_per_token"
+    case segmentsPerToken = "segments_per_token"
     case tokensPerChunk = "tokens_per_chunk"
     case failedRequests = "failed_requests"
 }
@@ -190,14 +190,10 @@ package struct Metric: Sendable, Equatable {
             Row(
                 title: "involuntary switches", unit: "/token", sense: .cost,
                 formula: "times the frontend's threads were displaced / output tokens")
-        case .writes:
+        case .systemCalls:
             Row(
-                title: "write calls", unit: "/token", sense: .cost, headline: true,
-                formula: "write system calls of the frontend / output tokens")
-        case .reads:
-            Row(
-                title: "read calls", unit: "/token", sense: .cost,
-                formula: "read system calls of the frontend / output tokens")
+                title: "system calls", unit: "/token", sense: .cost, headline: true,
+                formula: "system calls of the frontend, of every kind / output tokens")
         case .residentMemory:
             Row(
                 title: "rss", unit: "MB", sense: .cost, headline: true,
@@ -214,6 +210,10 @@ package struct Metric: Sendable, Equatable {
             Row(
                 title: "HTTP bytes", unit: "/token", sense: .cost, headline: true,
                 formula: "bytes received by the client / output tokens")
+        case .segmentsPerToken:
+            Row(
+                title: "HTTP writes", unit: "/token", sense: .cost, headline: true,
+                formula: "TCP segments with data received by the client, one for each write / output tokens")
         case .tokensPerChunk:
             Row(title: "tokens per chunk", unit: "", sense: nil, formula: "output tokens / chunks that carry output")
         case .failedRequests:

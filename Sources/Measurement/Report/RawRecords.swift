@@ -96,6 +96,7 @@ package enum RawRecords {
         }
         number("bytes", request.bytesReceived, &bytes)
         number("reads", request.reads, &bytes)
+        if let segments = request.segments { number("segments", segments, &bytes) }
         if let engine = request.engine {
             number("engine_received", engine.received - request.actualSend, &bytes)
             key("engine_steps", &bytes)
@@ -209,6 +210,7 @@ package enum RawRecords {
         }
         record.bytesReceived = try fields.count("bytes")
         record.reads = try fields.count("reads")
+        if object["segments"] != nil { record.segments = try fields.count("segments") }
         if object["engine_received"] != nil {
             let received = try fields.sum(sent, fields.integer("engine_received"))
             record.engine = EngineStamps(

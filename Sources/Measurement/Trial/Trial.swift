@@ -22,6 +22,7 @@ package struct TrialPlan: Sendable {
     /// Most requests at a time in an open loop; nil = no limit.
     package var concurrencyLimit: Int?
     package var keepsText: Bool
+    package var countsSystemCalls: Bool
     package var silenceLimit: Nanoseconds
     /// As the servers call the model; nil leaves it out.
     package var model: String?
@@ -221,9 +222,11 @@ final class Trial {
         let before = Accounts(contestant, all: contestants)
         before.frontend.resetPeaks()
         before.engine.resetPeaks()
+        let calls = try plan.countsSystemCalls ? SystemCallCounter(of: before.frontend.pids) : nil
 
         let result = try interruption.result(of: prepared, tick: progress.advance(to:))
 
+        let systemCalls = calls?.count
         let after = Accounts(contestant, all: contestants)
         let answers = BlockOfAnswers(
             result, arm: record.arm, block: run.blocks.count, keepsText: plan.keepsText,
@@ -232,6 +235,7 @@ final class Trial {
         record.end = answers.end
         record.lateness = answers.lateness
         record.frontend = after.frontend.usage(since: before.frontend)
+        record.frontend.systemCalls = systemCalls
         record.engine = after.engine.usage(since: before.engine)
         record.client = after.client.usage(since: before.client)
         record.noise = after.machine.noise(
