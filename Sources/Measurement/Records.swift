@@ -427,8 +427,10 @@ package enum LoadPoint: Sendable, Codable, Equatable {
     /// Gaps of a gamma distribution; burstiness 1 is Poisson, below is burstier (vLLM's `--burstiness`).
     case gamma(rate: Double, burstiness: Double)
     case constant(rate: Double)
-    /// The rate grows linearly from the first to the second over the block.
+    /// The rate goes from the first to the second from request to request, by the same steps.
     case ramp(from: Double, to: Double)
+    /// The same by the same factors.
+    case exponentialRamp(from: Double, to: Double)
     /// A new request as soon as one of these has ended.
     case concurrency(Int)
     /// The arrival times of a recorded trace, or all at once.
@@ -438,7 +440,7 @@ package enum LoadPoint: Sendable, Codable, Equatable {
     package var rate: Double? {
         switch self {
         case .poisson(let rate), .gamma(let rate, _), .constant(let rate): rate
-        case .ramp(_, let to): to
+        case .ramp(_, let to), .exponentialRamp(_, let to): to
         case .concurrency, .trace: nil
         }
     }

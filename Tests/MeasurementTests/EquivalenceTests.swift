@@ -57,10 +57,10 @@ import Testing
     }
 
     @Test func scriptedAnswersAreWrittenInOrder() throws {
-        let check = FeatureCheck(model: "m")
+        let check = FeatureCheck(model: "m", reasons: true)
         let names = check.features.map(\.name)
         #expect(Set(names).count == names.count)
-        for word in ["n=2", "logprobs", "tool call", "stop string", "two prompts", "many scripts"] {
+        for word in ["n=2", "logprobs", "tool call", "stop string", "two prompts", "many scripts", "reasoning"] {
             #expect(names.contains { $0.hasPrefix(word) && $0.hasSuffix("streamed") }, "\(word)")
             #expect(names.contains { $0.hasPrefix(word) && $0.hasSuffix("whole") }, "\(word)")
         }

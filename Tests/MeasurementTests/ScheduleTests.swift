@@ -1,9 +1,10 @@
+import Glibc
 import Measurement
 import Testing
 
 @Suite struct ScheduleTests {
     @Test(arguments: [
-        LoadPoint.poisson(rate: 50), .gamma(rate: 50, burstiness: 0.4), .ramp(from: 10, to: 90), .constant(rate: 50),
+        LoadPoint.poisson(rate: 50), .gamma(rate: 50, burstiness: 0.4), .ramp(from: 20, to: 90), .exponentialRamp(from: 25, to: 100), .constant(rate: 50),
     ])
     func schedulesDependOnTheSeedAlone(load: LoadPoint) throws {
         let offsets = try #require(ArrivalSchedule.offsets(load, count: 2000, seed: 7))
@@ -15,17 +16,23 @@ import Testing
         } else {
             #expect(offsets != ArrivalSchedule.offsets(load, count: 2000, seed: 8))
         }
-        // All of these have a mean of 50 per second.
+        // All of these have a mean of 46 to 50 per second.
         let seconds = Double(try #require(offsets.last)) * 1e-9
         #expect(abs(seconds - 40) < 6, "\(seconds)")
     }
 
     @Test func aRampEndsAtItsRate() throws {
-        let offsets = try #require(ArrivalSchedule.offsets(.ramp(from: 10, to: 90), count: 4000, seed: 1))
-        let half = try #require(offsets.last) / 2
-        // Half of the time passes at rates up to 50: 30 of 50 on average.
-        let early = Double(offsets.filter { $0 < half }.count) / 4000
-        #expect(abs(early - 0.3) < 0.03, "\(early)")
+        // By vLLM's definition the k-th of n requests has the rate 10 + 80·k/n, or 10·9^(k/n); the time up to it is the sum of
+        // the mean gaps, an integral of 1 / rate.
+        for (ramp, total, half) in [
+            (LoadPoint.ramp(from: 10, to: 90), log(9) / 80, log(5) / log(9)),
+            (.exponentialRamp(from: 10, to: 90), (1 - 1.0 / 9) / log(9) / 10, (1 - 1.0 / 3) / (1 - 1.0 / 9)),
+        ] {
+            let offsets = try #require(ArrivalSchedule.offsets(ramp, count: 4000, seed: 1)).map { Double($0) * 1e-9 }
+            let last = try #require(offsets.last)
+            #expect(abs(last / (4000 * total) - 1) < 0.05, "\(ramp): \(last)")
+            #expect(abs(offsets[2000] / last - half) < 0.03, "\(ramp): \(offsets[2000])")
+        }
     }
 
     @Test func burstinessIsTheInverseVariance() throws {

@@ -147,7 +147,7 @@ package struct ABCommand: ParsableCommand {
         let specifications = try specifications()
         // A program that is not there is found before anything starts.
         let programs = try specifications.map { try $0.program }
-        let check = equivalence > 0 && featureCheck ? FeatureCheck(model: resolved.servedName) : nil
+        let check = equivalence > 0 && featureCheck ? FeatureCheck(model: resolved.servedName, reasons: maker.knowsReasoning) : nil
         let featureAnswers = try check.map { try session.answers(to: $0, from: specifications, service, maker: maker) }
         let arms = try specifications.map { try session.startArm($0, resolved) }
         try compare(
@@ -191,7 +191,7 @@ extension RunDescription {
             command: command, arguments: Array(CommandLine.arguments.dropFirst()),
             version: VLLMEngineCommand.configuration.version, startedAt: Double(time(nil)), arms: arms,
             workload: WorkloadDescription(
-                name: plan.workload.name, summary: plan.workload.summary, path: plan.workload.endpoint.path,
+                name: plan.workload.name, summary: plan.workload.summary, path: plan.workload.path,
                 streaming: plan.workload.streaming, requestsPerBlock: plan.requests.max() ?? 0,
                 outputTokens: plan.workload.items.map(\.outputTokens).max()),
             loads: plan.loads, engine: engine, seed: plan.seed, machine: .current, rules: plan.rules)

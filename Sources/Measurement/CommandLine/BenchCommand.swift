@@ -21,13 +21,15 @@ package struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Server to measure; default: a service that is started for the run.", valueName: "url"))
     var baseUrl: String?
 
-    @Option(help: ArgumentHelp("As --base-url http://HOST:PORT.", valueName: "host"))
+    @Option(help: ArgumentHelp("As --base-url http://HOST:PORT, with port 8000 if there is none.", valueName: "host"))
     var host: String?
 
-    @Option(help: ArgumentHelp("As --base-url http://HOST:PORT.", valueName: "port"))
+    @Option(help: ArgumentHelp("The same, with 127.0.0.1 if there is no host.", valueName: "port"))
     var port: Int?
 
-    @Option(help: ArgumentHelp("Header to send with every request; may be repeated.", valueName: "name=value"))
+    @Option(
+        parsing: .upToNextOption,
+        help: ArgumentHelp("Headers to send with every request.", valueName: "name=value"))
     var header: [String] = []
 
     @Flag(help: "Take any certificate of an https server.")
@@ -47,8 +49,10 @@ package struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Its program.", valueName: "path"))
     var frontendBinary: String?
 
-    @Flag(help: "Let answers go on to their wanted length.")
-    var ignoreEos = false
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Let answers go on to their wanted length; default: only those to made-up prompts.")
+    var ignoreEos: Bool?
 
     @OptionGroup(title: "Own service") var service: ServiceOptions
     @OptionGroup(title: "Load") var load: WorkloadOptions
@@ -70,7 +74,7 @@ package struct BenchCommand: ParsableCommand {
         if baseUrl != nil, host != nil || port != nil {
             throw ValidationError("--base-url takes the place of --host and --port")
         }
-        if (host == nil) != (port == nil) { throw ValidationError("--host and --port belong together") }
+        if let port, !(1...65535).contains(port) { throw ValidationError("--port must be from 1 to 65535") }
         if !(1...1000).contains(numRuns) { throw ValidationError("--num-runs must be from 1 to 1000") }
         if result.resultFilename == "-", output.isForPrograms {
             throw ValidationError("only one of --result-filename, --json and --records can be -")
@@ -87,10 +91,17 @@ package struct BenchCommand: ParsableCommand {
         } else if insecure || cacert != nil {
             throw ValidationError("--insecure and --cacert need --base-url")
         }
-        if load.systemCalls, baseUrl ?? host != nil {
+        if load.systemCalls, url != nil {
             throw ValidationError("--system-calls needs a service that is started for the run")
         }
         _ = try headers()
+    }
+
+    /// Of a server that runs anyway.
+    private var url: String? {
+        if baseUrl != nil || (host == nil && port == nil) { return baseUrl }
+        let host = host ?? "127.0.0.1"
+        return "http://\(host.contains(":") ? "[\(host)]" : host):\(port ?? 8000)"
     }
 
     private func headers() throws -> [(name: String, value: String)] {
@@ -119,7 +130,7 @@ package struct BenchCommand: ParsableCommand {
 
     private func measure(_ session: Session) throws {
         let preset = load.preset(fallback: "chat")
-        let url = baseUrl ?? host.map { "http://\($0.contains(":") ? "[\($0)]" : $0):\(port ?? 8000)" }
+        let url = url
         // A model that only the other machine has brings no tokenizer; lengths are then near what was asked for.
         let local = url == nil || service.model.map { access("\($0)/tokenizer.json", R_OK) == 0 } == true
         let folder = try load.tokenizer ?? (local ? service.tokenizerFolder(nil) : Binaries.defaultModel(explicit: nil))
@@ -127,7 +138,7 @@ package struct BenchCommand: ParsableCommand {
         let loads = load.loads(preset)
         let guess = load.requestCounts(preset, loads: loads, items: 0).max() ?? 1
         var workload = try load.makeWorkload(preset, maker: maker, count: guess)
-        if url != nil { workload.ignoresEOS = ignoreEos }
+        if let ignoreEos { workload.ignoresEOS = ignoreEos }
         let counts = load.requestCounts(preset, loads: loads, items: workload.items.count)
 
         var contestant: Contestant
@@ -166,7 +177,8 @@ package struct BenchCommand: ParsableCommand {
         try trial.perform()
         if result.isWanted {
             try result.write(
-                trial.run, model: model ?? "", tokenizer: folder, concurrency: load.maxConcurrency?.values.first)
+                trial.run, backend: load.endpoint.backend?.rawValue ?? (workload.endpoint == .chat ? "openai-chat" : "openai"),
+                model: model ?? "", tokenizer: folder, concurrency: load.maxConcurrency?.values.first)
         }
         if result.resultFilename == "-" { return }
         try output.deliver(trial.run)

@@ -29,7 +29,8 @@ struct ServeResultOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "Which of ttft, tpot, itl, e2el are in the result file, by commas. (default: ttft,tpot,itl)",
+            "Which of \(ServeSummary.metricNames.joined(separator: ", ")) are in the result file, by commas. "
+                + "(default: ttft,tpot,itl)",
             valueName: "list"))
     var percentileMetrics: NameList?
 
@@ -50,21 +51,22 @@ struct ServeResultOptions: ParsableArguments {
             }
         }
         for entry in metadata { _ = try NamedValue("--metadata", entry, example: "version=0.3.3") }
-        for name in percentileMetrics?.names ?? [] where !ServeSummary.families.contains(where: { $0.key == name }) {
+        for name in percentileMetrics?.names ?? [] where !ServeSummary.metricNames.contains(name) {
             throw ValidationError(
                 "--percentile-metrics \(name): known are "
-                    + ServeSummary.families.map(\.key).joined(separator: ", "))
+                    + ServeSummary.metricNames.joined(separator: ", "))
         }
     }
 
     /// - Parameter concurrency: most requests at a time, if that was limited.
-    func write(_ run: MeasurementRun, model: String, tokenizer: String, concurrency: Int?) throws {
+    func write(
+        _ run: MeasurementRun, backend: String, model: String, tokenizer: String, concurrency: Int?
+    ) throws {
         let report = Report(run)
         guard let load = report.loads.first else {
             throw SupervisionError(.failure, "every block was dropped, there is no result (see --noise-limit)")
         }
         let date = Self.date
-        let backend = run.description.workload.path.contains("chat") ? "openai-chat" : "openai"
         let summary = ServeSummary(
             report, load: load, arm: 0,
             labels: ServeSummary.Labels(

@@ -112,7 +112,7 @@ final class Session {
         let recording = folder.file("features")
         try writeFile(recording) { try $0(Array(check.recording(maker.tokenizer).utf8)) }
         var service = try options.resolve(recording: recording, maker: maker)
-        service.arguments += FeatureCheck.serveOptions
+        service.arguments += check.serveOptions
         var known: [String: [RequestRecord]] = [:]
         return try specifications.enumerated().map { index, specification in
             let key = "\(specification.frontend) \(specification.binary ?? "")"

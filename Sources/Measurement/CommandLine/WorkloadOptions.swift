@@ -8,8 +8,8 @@ struct WorkloadOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Where to start from; the options below change it.", valueName: "name"))
     var workload: String?
 
-    @Option(help: "Which endpoint is asked.")
-    var endpointKind: EndpointKind?
+    @OptionGroup var endpoint: EndpointOptions
+    @OptionGroup var sampling: SamplingOptions
 
     @Option(help: ArgumentHelp("Requests of each block.", valueName: "n"))
     var numPrompts: Int?
@@ -23,7 +23,7 @@ struct WorkloadOptions: ParsableArguments {
     @Option(help: ArgumentHelp("1 = Poisson, below burstier, above more even; inf = constant gaps.", valueName: "b"))
     var burstiness: Rate?
 
-    @Option(help: "The rate grows over the block: linear.")
+    @Option(help: "The rate grows from request to request.")
     var rampUpStrategy: RampStrategy?
 
     @Option(help: ArgumentHelp("First rate of the ramp.", valueName: "r"))
@@ -46,16 +46,27 @@ struct WorkloadOptions: ParsableArguments {
     @Option(help: ArgumentHelp("File of the data set.", valueName: "path"))
     var datasetPath: String?
 
-    @Option(help: ArgumentHelp("Tokens of each made-up prompt.", valueName: "n"))
+    @Option(
+        name: [.customLong("random-input-len"), .customLong("input-len")],
+        help: ArgumentHelp("Tokens of each made-up prompt.", valueName: "n"))
     var randomInputLen: Int?
 
-    @Option(help: ArgumentHelp("Tokens of each answer.", valueName: "n"))
+    @Option(help: ArgumentHelp("Tokens of each answer to a made-up prompt.", valueName: "n"))
     var randomOutputLen: Int?
+
+    @Option(help: ArgumentHelp("Tokens of each answer, whatever the data set.", valueName: "n"))
+    var outputLen: Int?
+
+    @Option(
+        help: ArgumentHelp("Lengths are drawn from the given ones times 1 ± this, evenly.", valueName: "0…1"))
+    var randomRangeRatio = 0.0
 
     @Option(help: ArgumentHelp("Tokens that all made-up prompts begin with.", valueName: "n"))
     var randomPrefixLen = 0
 
-    @Option(help: ArgumentHelp("Answer length for data sets, in place of the file's.", valueName: "n"))
+    @Option(
+        name: [.customLong("custom-output-len"), .customLong("sharegpt-output-len")],
+        help: ArgumentHelp("Answer length for data sets, in place of the file's.", valueName: "n"))
     var customOutputLen: Int?
 
     @Flag(help: "Prompts are token ids (completions only).")
@@ -66,12 +77,6 @@ struct WorkloadOptions: ParsableArguments {
 
     @Flag(help: "Have the token ids in each chunk, which tells how many tokens were merged into it.")
     var returnTokenIds = false
-
-    @Option(help: ArgumentHelp("Sampling temperature.", valueName: "t"))
-    var temperature: Double?
-
-    @Option(help: ArgumentHelp("Members to add to every request body.", valueName: "json"))
-    var extraBody: JSONOption?
 
     @Option(
         help: ArgumentHelp(
@@ -118,6 +123,7 @@ struct WorkloadOptions: ParsableArguments {
         for (name, value) in [
             ("--num-prompts", numPrompts), ("--random-input-len", randomInputLen),
             ("--random-output-len", randomOutputLen), ("--custom-output-len", customOutputLen),
+            ("--output-len", outputLen),
         ] {
             if let value, !(1...10_000_000).contains(value) { throw ValidationError("\(name) must be at least 1") }
         }
@@ -138,6 +144,12 @@ struct WorkloadOptions: ParsableArguments {
         }
         if requestRate != nil, (maxConcurrency?.values.count ?? 1) > 1 {
             throw ValidationError("with --request-rate, --max-concurrency is one number")
+        }
+        if outputLen != nil, randomOutputLen != nil || customOutputLen != nil {
+            throw ValidationError("--output-len takes the place of --random-output-len and --custom-output-len")
+        }
+        if !(0..<1).contains(randomRangeRatio) {
+            throw ValidationError("--random-range-ratio must be from 0 to below 1")
         }
         if !(0...1).contains(noiseLimit) { throw ValidationError("--noise-limit must be from 0 to 1") }
         for (name, value) in [
@@ -160,7 +172,12 @@ struct WorkloadOptions: ParsableArguments {
 
     /// What is offered: one point, or the points of a sweep.
     func loads(_ preset: Workload.Preset) -> [LoadPoint] {
-        if let first = rampUpStartRps, let last = rampUpEndRps { return [.ramp(from: first, to: last)] }
+        if let first = rampUpStartRps, let last = rampUpEndRps {
+            return [
+                rampUpStrategy == .exponential
+                    ? .exponentialRamp(from: first, to: last) : .ramp(from: first, to: last)
+            ]
+        }
         if let requestRate {
             return requestRate.values.map { rate in
                 if rate.isInfinite { return maxConcurrency.map { .concurrency($0.values[0]) } ?? .trace }
@@ -187,12 +204,12 @@ struct WorkloadOptions: ParsableArguments {
     }
 
     func makeWorkload(_ preset: Workload.Preset, maker: PromptMaker, count: Int) throws -> Workload {
-        let ids = tokenIds || (preset.usesIDs && datasetName == .random && endpointKind != .chat)
-        let endpoint = endpointKind?.endpoint ?? (ids ? .completions : preset.endpoint)
+        let ids = tokenIds || (preset.usesIDs && datasetName == .random && self.endpoint.kind != .chat)
+        let endpoint = self.endpoint.kind ?? (ids ? .completions : preset.endpoint)
         if ids, endpoint == .chat { throw WorkloadError("--token-ids needs --endpoint-kind completions") }
         var items: [Workload.Item] = []
         let input = randomInputLen ?? preset.inputTokens
-        let output = randomOutputLen ?? preset.outputTokens
+        let output = outputLen ?? randomOutputLen ?? preset.outputTokens
         switch datasetName {
         case .random:
             // Few enough to be made quickly, enough not to be served from a cache.
@@ -201,22 +218,24 @@ struct WorkloadOptions: ParsableArguments {
             let prefixIDs = randomPrefixLen > 0 ? maker.ids(tokens: randomPrefixLen, seed: seed ^ 0xBEE5) : []
             items = (0..<distinct).map { index in
                 let key = seed &* 1_000_003 &+ UInt64(index)
+                var generator = SeededGenerator(seed: key ^ 0x1E46)
+                let input = length(around: input, &generator)
                 return Workload.Item(
                     prompt: ids
                         ? .ids(prefixIDs + maker.ids(tokens: input, seed: key))
                         : .text(prefix + maker.text(tokens: input, seed: key)),
-                    outputTokens: output)
+                    outputTokens: length(around: output, &generator))
             }
         case .custom, .timedTrace:
             items = try Datasets.lines(
-                path: datasetPath ?? "", limit: numPrompts ?? .max, outputTokens: customOutputLen, maker: maker,
+                path: datasetPath ?? "", limit: numPrompts ?? .max, outputTokens: outputLen ?? customOutputLen, maker: maker,
                 seed: seed)
             if datasetName == .timedTrace, items.contains(where: { $0.arrival == nil }) {
                 throw WorkloadError("\(datasetPath ?? ""): every line of a timed trace needs a timestamp")
             }
         case .sharegpt:
             items = try Datasets.shareGPT(
-                path: datasetPath ?? "", limit: numPrompts ?? count, outputTokens: customOutputLen, maker: maker)
+                path: datasetPath ?? "", limit: numPrompts ?? count, outputTokens: outputLen ?? customOutputLen, maker: maker)
         }
         let streaming = !noStream && preset.streaming
         var summary = (streaming ? "streaming " : "whole ") + (endpoint == .chat ? "chat" : "completions")
@@ -224,22 +243,26 @@ struct WorkloadOptions: ParsableArguments {
             summary += ", \(items.count) prompts of \(datasetPath ?? "")"
         } else {
             summary += ", \(randomPrefixLen > 0 ? "\(randomPrefixLen) shared + " : "")\(input) \(ids ? "ids " : "")in"
-            summary += ", \(output) out"
+            summary += ", \(output) out" + (randomRangeRatio > 0 ? ", ±\(Int((randomRangeRatio * 100).rounded())) %" : "")
         }
         return Workload(
             name: workload ?? (datasetName == .random ? preset.name : datasetName.rawValue), summary: summary,
-            endpoint: endpoint, streaming: streaming, items: items, temperature: temperature ?? 0,
+            endpoint: endpoint, path: self.endpoint.endpoint, streaming: streaming, items: items,
+            temperature: sampling.temperature ?? 0,
             ignoresEOS: datasetName == .random, asksForTokenIDs: returnTokenIds,
-            extraBody: extraBody?.value.objectValue ?? JSONObject())
+            extraBody: sampling.members(endpoint))
+    }
+
+    /// As vLLM: from the lower limit, rounded down, to the upper one, rounded up.
+    private func length(around mean: Int, _ generator: inout SeededGenerator) -> Int {
+        guard randomRangeRatio > 0 else { return mean }
+        let low = max(1, Int((Double(mean) * (1 - randomRangeRatio)).rounded(.down)))
+        let high = Int((Double(mean) * (1 + randomRangeRatio)).rounded(.up))
+        return low + generator.draw(below: high - low + 1)
     }
 }
 
-enum EndpointKind: String, ExpressibleByArgument, CaseIterable {
-    case chat, completions
-    var endpoint: Workload.Endpoint { self == .chat ? .chat : .completions }
-}
-
-enum RampStrategy: String, ExpressibleByArgument, CaseIterable { case linear }
+enum RampStrategy: String, ExpressibleByArgument, CaseIterable { case linear, exponential }
 
 enum DatasetName: String, ExpressibleByArgument, CaseIterable {
     case random, custom, sharegpt

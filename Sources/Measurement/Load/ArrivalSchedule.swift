@@ -8,42 +8,24 @@ package enum ArrivalSchedule {
         switch load {
         case .concurrency, .trace: return nil
         case .constant(let rate): return (0..<count).map { Nanoseconds(Double($0) / rate * 1e9) }
-        case .poisson(let rate): return accumulate(count) { generator.exponential() / rate }
+        case .poisson(let rate): return accumulate(count) { _ in generator.exponential() / rate }
         case .gamma(let rate, let burstiness):
             // No gap varies at all in the limit of large shapes, and one is as good as constant above this.
             if burstiness > 1e6 { return offsets(.constant(rate: rate), count: count, seed: seed) }
-            return accumulate(count) { generator.gamma(shape: burstiness) / (rate * burstiness) }
-        case .ramp(let first, let last): return ramp(from: first, to: last, count: count, &generator)
+            return accumulate(count) { _ in generator.gamma(shape: burstiness) / (rate * burstiness) }
+        case .ramp(let first, let last):
+            return accumulate(count) { generator.exponential() / (first + (last - first) * $0) }
+        case .exponentialRamp(let first, let last):
+            return accumulate(count) { generator.exponential() / (first * pow(last / first, $0)) }
         }
     }
 
-    private static func accumulate(_ count: Int, _ gap: () -> Double) -> [Nanoseconds] {
+    /// - Parameter gap: before a request, of which it is told the place: above 0 up to 1 for the last.
+    private static func accumulate(_ count: Int, _ gap: (Double) -> Double) -> [Nanoseconds] {
         var time = 0.0
         return (0..<count).map { index in
-            if index > 0 { time += gap() }
+            if index > 0 { time += gap(Double(index) / Double(count - 1)) }
             return Nanoseconds(time * 1e9)
-        }
-    }
-
-    /// A Poisson process whose rate grows linearly: unit arrivals, sent through the inverse of the summed rate.
-    private static func ramp(
-        from first: Double, to last: Double, count: Int, _ generator: inout SeededGenerator
-    ) -> [Nanoseconds] {
-        var sums: [Double] = []
-        var sum = 0.0
-        for index in 0..<count {
-            if index > 0 { sum += generator.exponential() }
-            sums.append(sum)
-        }
-        let expected = Double(max(count - 1, 1))
-        let scale = sum > 0 ? expected / sum : 1
-        let duration = 2 * expected / (first + last)
-        let slope = (last - first) / duration
-        return sums.map { unit in
-            let area = unit * scale
-            if abs(slope) < 1e-12 { return Nanoseconds(area / first * 1e9) }
-            let root = max(0, first * first + 2 * slope * area).squareRoot()
-            return Nanoseconds((root - first) / slope * 1e9)
         }
     }
 }

@@ -80,6 +80,7 @@ extension LoadPoint {
         case .gamma(let rate, let burstiness): return "gamma \(number(rate))/s, burstiness \(number(burstiness))"
         case .constant(let rate): return "constant \(number(rate))/s"
         case .ramp(let from, let to): return "ramp \(number(from)) to \(number(to))/s"
+        case .exponentialRamp(let from, let to): return "exponential ramp \(number(from)) to \(number(to))/s"
         case .concurrency(let count): return "\(count) at once"
         case .trace: return "trace"
         }

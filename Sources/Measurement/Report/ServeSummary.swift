@@ -35,6 +35,11 @@ package struct ServeSummary: Sendable {
         ("ttft", .ttftService), ("tpot", .tpot), ("itl", .itl), ("e2el", .e2elService),
     ]
 
+    private static let queueTime = "client_queue_time"
+    private static let latencyWithQueue = "e2el_including_client_queue"
+    /// Names of everything that can be asked for.
+    package static let metricNames = families.map(\.key) + [queueTime, latencyWithQueue]
+
     private let arm: ArmReport
     private let load: LoadPoint
     private let labels: Labels
@@ -45,7 +50,7 @@ package struct ServeSummary: Sendable {
     private let percentiles: [Double]
 
     /// - Parameters:
-    ///   - metrics: those of `families` that are wanted.
+    ///   - metrics: those of `metricNames` that are wanted.
     ///   - percentiles: 0 to 100.
     package init(
         _ report: Report, load: LoadReport, arm: Int, labels: Labels, detailed: Bool,
@@ -79,10 +84,10 @@ package struct ServeSummary: Sendable {
             ("request_rate", rate), ("burstiness", .finite(burstiness)),
             ("max_concurrency", .optional(load.concurrency ?? labels.concurrency)),
         ]
-        if case .ramp(let first, let last) = load {
+        if let ramp {
             fields += [
-                ("ramp_up_strategy", .string("linear")), ("ramp_up_start_rps", .finite(first)),
-                ("ramp_up_end_rps", .finite(last)),
+                ("ramp_up_strategy", .string(ramp.strategy)), ("ramp_up_start_rps", .finite(ramp.first)),
+                ("ramp_up_end_rps", .finite(ramp.last)),
             ]
         }
         fields += [
@@ -104,12 +109,30 @@ package struct ServeSummary: Sendable {
         for (key, family) in Self.families where metrics.contains(key) {
             fields += statistics(key, arm.measures.flatMap { $0.samples[family] ?? [] })
         }
+        // vLLM has them where requests may have to wait for their turn.
+        if load.concurrency ?? labels.concurrency != nil {
+            func milliseconds(_ span: (RequestRecord) -> Nanoseconds) -> [Double] { done.map { Double(span($0)) * 1e-6 } }
+            if metrics.contains(Self.queueTime) {
+                fields += statistics(Self.queueTime, milliseconds { $0.actualSend - $0.intendedSend })
+            }
+            if metrics.contains(Self.latencyWithQueue), load.rate != nil {
+                fields += statistics(Self.latencyWithQueue, milliseconds { $0.end - $0.intendedSend })
+            }
+        }
         return .object(JSONObject(fields))
+    }
+
+    private var ramp: (strategy: String, first: Double, last: Double)? {
+        switch load {
+        case .ramp(let first, let last): ("linear", first, last)
+        case .exponentialRamp(let first, let last): ("exponential", first, last)
+        default: nil
+        }
     }
 
     /// With a ramp vLLM leaves it at its default.
     private var rate: JSONValue {
-        if case .ramp = load { return .string("inf") }
+        if ramp != nil { return .string("inf") }
         return load.rate.map { .finite($0) } ?? .string("inf")
     }
 

@@ -19,7 +19,7 @@ package struct FeatureCheck: Sendable {
     package let filler: Feature
 
     /// What `serve` has to be told for them.
-    package static let serveOptions = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    package let serveOptions: [String]
 
     private static let manyScripts = "Straße, naïve café: 日本語 and Ελληνικά — 🙂👩‍🚀 done."
     private static let plain = "One two three, and then the END of it, which nobody reads."
@@ -34,7 +34,11 @@ package struct FeatureCheck: Sendable {
     /// - Parameters:
     ///   - model: as the servers call it; nil leaves it out.
     ///   - outputTokens: most of an answer; enough for the scripted ones.
-    package init(model: String?, outputTokens: Int = 120) {
+    ///   - reasons: also with answers that begin with reasoning; vLLM's parsers need a tokenizer with its markers.
+    package init(model: String?, outputTokens: Int = 120, reasons: Bool = false) {
+        serveOptions =
+            ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+            + (reasons ? ["--reasoning-parser", "qwen3"] : [])
         let tools = JSONValue.array([
             .object([
                 ("type", .string("function")),
@@ -77,6 +81,7 @@ package struct FeatureCheck: Sendable {
                 body["max_tokens"] = .number(outputTokens)
                 body["temperature"] = .number(0)
                 body["stream"] = .bool(stream)
+                if reasons, endpoint == .chat { body["chat_template_kwargs"] = Self.thinking(false) }
                 if stream { body["stream_options"] = .object([("include_usage", .bool(true))]) }
                 for (key, value) in members { body[key] = value }
                 features.append(
@@ -111,6 +116,17 @@ package struct FeatureCheck: Sendable {
         add("tool call", .chat, [("tools", tools)], answers: [Self.call])
         add("text and tool calls", .chat, [("tools", tools), ("tool_choice", .string("auto"))], answers: [Self.calls])
         add("tools not used", .chat, [("tools", tools), ("tool_choice", .string("none"))], answers: [Self.plain])
+        if reasons {
+            for (name, members, answer) in [
+                ("reasoning", [], "It is two\nand two.\n</think>\n\n" + Self.manyScripts),
+                ("reasoning with its marker", [], "<think>Two and two.</think>" + Self.plain),
+                ("reasoning without an end", [], Self.plain),
+                ("reasoning and tool call", [("tools", tools)], "A city.\n</think>\n\n" + Self.call),
+                ("reasoning left out", [("include_reasoning", .bool(false))], "Two.</think>" + Self.plain),
+            ] as [(String, [(String, JSONValue)], String)] {
+                add(name, .chat, members + [("chat_template_kwargs", Self.thinking(true))], answers: [answer])
+            }
+        }
         self.features = features
         var body = JSONObject()
         if let model { body["model"] = .string(model) }
@@ -119,6 +135,8 @@ package struct FeatureCheck: Sendable {
         filler = Feature(
             name: "", path: Workload.Endpoint.completions.path, body: JSONValue.object(body).serialized(), answers: [])
     }
+
+    private static func thinking(_ on: Bool) -> JSONValue { .object([("enable_thinking", .bool(on))]) }
 
     /// The answers as `blas-engine --mock-replay` reads them: no prompt is known, so they are played in their order.
     package func recording(_ tokenizer: Tokenizer) throws -> String {

@@ -30,6 +30,11 @@ package struct PromptMaker: Sendable {
         plainIDs = ids
     }
 
+    /// Whether there are markers around reasoning, each a token of its own.
+    package var knowsReasoning: Bool {
+        ["<think>", "</think>"].allSatisfy { tokenizer.id(forToken: $0) != nil }
+    }
+
     package var vocabularySize: Int { tokenizer.vocabularySize }
 
     package func tokenCount(_ text: String) -> Int { (try? tokenizer.encode(text, addSpecialTokens: false).count) ?? 0 }

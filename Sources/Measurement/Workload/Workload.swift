@@ -31,6 +31,8 @@ package struct Workload: Sendable {
     package var name: String
     package var summary: String
     package var endpoint: Endpoint
+    /// Where the server has it.
+    package var path: String
     package var streaming: Bool
     package var items: [Item]
     /// Nil = the server's.
@@ -42,13 +44,14 @@ package struct Workload: Sendable {
     package var extraBody: JSONObject
 
     package init(
-        name: String, summary: String, endpoint: Endpoint = .chat, streaming: Bool = true, items: [Item] = [],
+        name: String, summary: String, endpoint: Endpoint = .chat, path: String? = nil, streaming: Bool = true, items: [Item] = [],
         temperature: Double? = 0, ignoresEOS: Bool = true, asksForTokenIDs: Bool = false,
         extraBody: JSONObject = JSONObject()
     ) {
         self.name = name
         self.summary = summary
         self.endpoint = endpoint
+        self.path = path ?? endpoint.path
         self.streaming = streaming
         self.items = items
         self.temperature = temperature
@@ -59,7 +62,7 @@ package struct Workload: Sendable {
 
     /// - Parameter model: as the server calls it; nil leaves it out, for servers with one model.
     package func templates(for target: LoadTarget, model: String?) throws -> [RequestTemplate] {
-        try items.map { RequestTemplate(path: endpoint.path, body: try body($0, model: model), target: target) }
+        try items.map { RequestTemplate(path: path, body: try body($0, model: model), target: target) }
     }
 
     /// - Throws: if prompt and endpoint do not fit.
