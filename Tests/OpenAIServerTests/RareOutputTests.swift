@@ -53,6 +53,19 @@ import Testing
         try #require(try JSONValue.parse(body)["choices"]?.arrayValue?.first)
     }
 
+    /// Two tokens that are the first byte of a character each are shown as the same text, and JSON has room for one: vLLM's
+    /// Python server keeps the last in the place of the first.
+    @Test func alternativesWithTheSameTextAreOne() throws {
+        let answer = try server { _, output in
+            output.newLogprobs = LogprobRows(
+                rows: 1, columns: 4, tokenIDs: [766, 130, 67, 161], logprobs: [-0.5, -1, -2, -3], ranks: [1])
+        }.post(
+            "/v1/completions",
+            #"{"prompt": "def", "allowed_token_ids": [766], "max_tokens": 1, "logprobs": 3}"#)
+        let shown = try choice(answer.body)["logprobs"]?["top_logprobs"]?.arrayValue?.first?.objectValue
+        #expect(shown?.pairs.map { $0.1.numberValue?.doubleValue } == [-0.5, -3, -2], "\(answer.body)")
+    }
+
     @Test(arguments: [
         ("/v1/completions", #"{"prompt": "def", "allowed_token_ids": [766], "max_tokens": 2}"#),
         (

@@ -73,14 +73,24 @@ struct LogprobsWriter {
         arrays.tokenLogprobs.appendJSONDouble(Self.finite(rows.logprobs[row * rows.columns]))
         arrays.offsets.appendJSONInt(offset)
         arrays.topLogprobs.appendLiteral("{")
-        var seen: Set<String> = []
+        // Of tokens with the same text the first decides the place and the last the value, as in the dictionary of vLLM's
+        // Python server.
+        var places: [[UInt8]: Int] = [:]
+        var shown: [(text: String, logprob: Float)] = []
         forEachColumn(of: rows, row: row, limit: .max) { _, id, logprob in
             let text = self.text(of: id, after: context)
-            guard seen.insert(text).inserted else { return }
-            if seen.count > 1 { arrays.topLogprobs.appendLiteral(",") }
-            arrays.topLogprobs.appendJSONString(text)
+            if let place = places.updateValue(shown.count, forKey: Array(text.utf8)) {
+                places[Array(text.utf8)] = place
+                shown[place].logprob = logprob
+            } else {
+                shown.append((text, logprob))
+            }
+        }
+        for (place, entry) in shown.enumerated() {
+            if place > 0 { arrays.topLogprobs.appendLiteral(",") }
+            arrays.topLogprobs.appendJSONString(entry.text)
             arrays.topLogprobs.appendLiteral(":")
-            arrays.topLogprobs.appendJSONDouble(Self.finite(logprob))
+            arrays.topLogprobs.appendJSONDouble(Self.finite(entry.logprob))
         }
         arrays.topLogprobs.appendLiteral("}")
         offset += text.unicodeScalars.count
