@@ -225,6 +225,31 @@ def test_bench_writes_the_file_that_vllm_writes(server, tmp_path):
     assert all(ttft + sum(itls) <= latency + 1e-6 for ttft, itls, latency in zip(result["ttfts"], result["itls"], result["latencies"]))
 
 
+def test_bench_takes_the_options_of_vllm(server):
+    arguments = ["--backend", "vllm", "--host", "127.0.0.1", "--port", server.port, "--endpoint", "/v1/completions", "--dataset-name", "random",
+                 "--input-len", "16", "--output-len", "8", "--random-range-ratio", "0.5", "--num-prompts", "12", "--max-concurrency", "2",
+                 "--top-p", "0.9", "--top-k", "5", "--repetition-penalty", "1.1", "--logprobs", "1", "--header", "x-a=1", "x-b=2",
+                 "--disable-tqdm", "--seed", "1", "--noise-limit", "1", "--lateness-limit-ms", "60000", "--save-detailed",
+                 "--percentile-metrics", "e2el,client_queue_time,e2el_including_client_queue", "--result-filename", "-"]
+    status, out, errors = measure("bench", *arguments, "--request-rate", "200")
+    assert status == 0, errors
+    result = json.loads(out)
+    assert (result["backend"], result["completed"]) == ("vllm", 12), result["errors"]
+    # Drawn between half and one and a half of what was asked for; with random prompts, vLLM lets none end early.
+    assert all(4 <= length <= 12 for length in result["output_lens"]) and len(set(result["output_lens"])) > 1
+    # Twelve requests in a moment, two at a time: most have to wait for their turn.
+    assert result["median_client_queue_time_ms"] > 0
+    whole = result["mean_e2el_ms"] + result["mean_client_queue_time_ms"]
+    assert abs(result["mean_e2el_including_client_queue_ms"] - whole) < 1e-3
+    assert "mean_ttft_ms" not in result
+
+    status, out, errors = measure("bench", *arguments, "--ramp-up-strategy", "exponential", "--ramp-up-start-rps", "50", "--ramp-up-end-rps", "200")
+    assert status == 0, errors
+    result = json.loads(out)
+    assert (result["request_rate"], result["ramp_up_strategy"], result["ramp_up_start_rps"], result["ramp_up_end_rps"]) == ("inf", "exponential", 50, 200)
+    assert "mean_e2el_including_client_queue_ms" not in result
+
+
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
 def test_bench_of_an_encrypted_server(start_server, tmp_path):
     certificate, key = Authority(tmp_path).issue("server")
@@ -309,6 +334,14 @@ def test_kill_leaves_no_process():
     (["bench", "--save-result", "--percentile-metrics", "ttft,x"], "--percentile-metrics x: known are ttft, tpot, itl, e2el"),
     (["bench", "--base-url", "nonsense"], "nonsense is not an http:// or https:// URL"),
     (["bench", "--base-url", "http://x", "--port", "1"], "--base-url takes the place of --host and --port"),
+    (["bench", "--backend", "openai-embeddings"], "'openai-embeddings' is invalid for '--backend"),
+    (["bench", "--backend", "openai-chat", "--endpoint", "/v1/completions"], "--endpoint /v1/completions is not one for openai-chat"),
+    (["bench", "--endpoint", "/v1/responses"], "--endpoint /v1/responses: not a path that ends with /completions"),
+    (["bench", "--dataset-name", "sonnet"], "'sonnet' is invalid for '--dataset-name"),
+    (["bench", "--append-result"], "Unknown option '--append-result'"),
+    (["bench", "--output-len", "3", "--random-output-len", "3"], "--output-len takes the place of"),
+    (["bench", "--random-range-ratio", "1"], "--random-range-ratio must be from 0 to below 1"),
+    (["bench", "--base-url", "http://x", "--system-calls"], "--system-calls needs a service that is started"),
     (["bench", "--num-runs", "0"], "--num-runs must be from 1 to 1000"),
     (["bench", "--dataset-name", "custom"], "--dataset-path belongs to"),
     (["bench", "--dataset-name", "custom", "--dataset-path", "/no/such"], "cannot read /no/such"),

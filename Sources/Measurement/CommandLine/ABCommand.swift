@@ -147,7 +147,9 @@ package struct ABCommand: ParsableCommand {
         let specifications = try specifications()
         // A program that is not there is found before anything starts.
         let programs = try specifications.map { try $0.program }
-        let check = equivalence > 0 && featureCheck ? FeatureCheck(model: resolved.servedName, reasons: maker.knowsReasoning) : nil
+        let check =
+            equivalence > 0 && featureCheck
+            ? FeatureCheck(model: resolved.servedName, reasons: maker.knowsReasoning) : nil
         let featureAnswers = try check.map { try session.answers(to: $0, from: specifications, service, maker: maker) }
         let arms = try specifications.map { try session.startArm($0, resolved) }
         try compare(
@@ -174,7 +176,8 @@ package struct ABCommand: ParsableCommand {
             warmup: load.numWarmups ?? min(counts.max() ?? 1, 64),
             equivalence: equivalence, idleGap: .milliseconds(idleGapMs), seed: load.seed, rules: load.rules,
             concurrencyLimit: load.requestRate == nil ? mostAtATime : load.maxConcurrency?.values.first ?? mostAtATime,
-            keepsText: false, countsSystemCalls: load.systemCalls, silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: model)
+            keepsText: false, countsSystemCalls: load.systemCalls, silenceLimit: Nanoseconds(load.silenceTimeout * 1e9),
+            model: model)
         var description = RunDescription(command: "ab", plan: plan, arms: arms, engine: engine, preset: preset)
         description.features = check?.features.map(\.name)
         let trial = try Trial(

@@ -177,8 +177,9 @@ package struct BenchCommand: ParsableCommand {
         try trial.perform()
         if result.isWanted {
             try result.write(
-                trial.run, backend: load.endpoint.backend?.rawValue ?? (workload.endpoint == .chat ? "openai-chat" : "openai"),
-                model: model ?? "", tokenizer: folder, concurrency: load.maxConcurrency?.values.first)
+                trial.run,
+                backend: load.endpoint.backend?.rawValue ?? (workload.endpoint == .chat ? "openai-chat" : "openai"),
+                model: service.model ?? model ?? "", tokenizer: folder, concurrency: load.maxConcurrency?.values.first)
         }
         if result.resultFilename == "-" { return }
         try output.deliver(trial.run)

@@ -109,7 +109,8 @@ struct WorkloadOptions: ParsableArguments {
 
     @Flag(
         help: ArgumentHelp(
-            "Count the system calls of the frontends too; needs the right to trace, and makes each call a little dearer."))
+            "Count the system calls of the frontends too; needs the right to trace, and makes each call a little dearer."
+        ))
     var systemCalls = false
 
     @Option(help: ArgumentHelp("A request fails when nothing has come for this long.", valueName: "s"))
@@ -228,14 +229,16 @@ struct WorkloadOptions: ParsableArguments {
             }
         case .custom, .timedTrace:
             items = try Datasets.lines(
-                path: datasetPath ?? "", limit: numPrompts ?? .max, outputTokens: outputLen ?? customOutputLen, maker: maker,
+                path: datasetPath ?? "", limit: numPrompts ?? .max, outputTokens: outputLen ?? customOutputLen,
+                maker: maker,
                 seed: seed)
             if datasetName == .timedTrace, items.contains(where: { $0.arrival == nil }) {
                 throw WorkloadError("\(datasetPath ?? ""): every line of a timed trace needs a timestamp")
             }
         case .sharegpt:
             items = try Datasets.shareGPT(
-                path: datasetPath ?? "", limit: numPrompts ?? count, outputTokens: outputLen ?? customOutputLen, maker: maker)
+                path: datasetPath ?? "", limit: numPrompts ?? count, outputTokens: outputLen ?? customOutputLen,
+                maker: maker)
         }
         let streaming = !noStream && preset.streaming
         var summary = (streaming ? "streaming " : "whole ") + (endpoint == .chat ? "chat" : "completions")
@@ -243,7 +246,8 @@ struct WorkloadOptions: ParsableArguments {
             summary += ", \(items.count) prompts of \(datasetPath ?? "")"
         } else {
             summary += ", \(randomPrefixLen > 0 ? "\(randomPrefixLen) shared + " : "")\(input) \(ids ? "ids " : "")in"
-            summary += ", \(output) out" + (randomRangeRatio > 0 ? ", ±\(Int((randomRangeRatio * 100).rounded())) %" : "")
+            summary +=
+                ", \(output) out" + (randomRangeRatio > 0 ? ", ±\(Int((randomRangeRatio * 100).rounded())) %" : "")
         }
         return Workload(
             name: workload ?? (datasetName == .random ? preset.name : datasetName.rawValue), summary: summary,

@@ -111,11 +111,13 @@ package struct ServeSummary: Sendable {
         }
         // vLLM has them where requests may have to wait for their turn.
         if load.concurrency ?? labels.concurrency != nil {
-            func milliseconds(_ span: (RequestRecord) -> Nanoseconds) -> [Double] { done.map { Double(span($0)) * 1e-6 } }
+            func milliseconds(_ span: (RequestRecord) -> Nanoseconds) -> [Double] {
+                done.map { Double(span($0)) * 1e-6 }
+            }
             if metrics.contains(Self.queueTime) {
                 fields += statistics(Self.queueTime, milliseconds { $0.actualSend - $0.intendedSend })
             }
-            if metrics.contains(Self.latencyWithQueue), load.rate != nil {
+            if metrics.contains(Self.latencyWithQueue), load.rate != nil, ramp == nil {
                 fields += statistics(Self.latencyWithQueue, milliseconds { $0.end - $0.intendedSend })
             }
         }

@@ -44,7 +44,8 @@ package struct Workload: Sendable {
     package var extraBody: JSONObject
 
     package init(
-        name: String, summary: String, endpoint: Endpoint = .chat, path: String? = nil, streaming: Bool = true, items: [Item] = [],
+        name: String, summary: String, endpoint: Endpoint = .chat, path: String? = nil, streaming: Bool = true,
+        items: [Item] = [],
         temperature: Double? = 0, ignoresEOS: Bool = true, asksForTokenIDs: Bool = false,
         extraBody: JSONObject = JSONObject()
     ) {
