@@ -49,7 +49,4 @@ package struct Template: Sendable {
         let interpreter = Interpreter(limits: limits, clock: clock, variables: Scope(parent: scope))
         return try interpreter.run(body)
     }
-
-    /// Whether the template reads a variable of this name anywhere.
-    package func mentions(_ name: String) -> Bool { names.contains { utf8Equal($0, name) } }
 }

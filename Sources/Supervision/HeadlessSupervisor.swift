@@ -104,11 +104,10 @@ package final class HeadlessSupervisor {
         while !signals.stopRequested {
             let generation = engines.processes.map(\.pid)
             replaced.formIntersection(generation)
-            waitForSentinels(engines.processes.filter { !replaced.contains($0.pid) }, on: loop) {
-                !signals.stopRequested && engines.firstExited(except: replaced) == nil
-                    && engines.processes.map(\.pid) == generation
+            let ended = engines.monitorEngineLiveness(except: replaced) {
+                !signals.stopRequested && engines.processes.map(\.pid) == generation
             }
-            guard !signals.stopRequested, let child = engines.firstExited(except: replaced) else { continue }
+            guard !signals.stopRequested, let child = ended else { continue }
             if let reason = replace(child, in: engines, signals: signals) { return (child, reason) }
             replaced.insert(child.process.pid)
         }

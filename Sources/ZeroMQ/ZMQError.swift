@@ -21,13 +21,4 @@ package struct ZMQError: Error, Equatable, CustomStringConvertible {
     package var description: String {
         "\(operation): \(zmq_strerror(code).map { String(cString: $0) } ?? "error \(code)")"
     }
-
-    /// A ROUTER with ``ZMQSocket/setRouterMandatory(_:)`` has no connection of that identity.
-    package var isHostUnreachable: Bool { code == EHOSTUNREACH }
-    package var isWouldBlock: Bool { code == EAGAIN }
-    /// The context was terminated.
-    package var isTerminated: Bool { code == ETERM }
 }
-
-/// Not imported from the header because it is an expression macro there.
-private let ETERM: Int32 = ZMQ_HAUSNUMERO + 53

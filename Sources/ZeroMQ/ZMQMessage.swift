@@ -21,9 +21,6 @@ package struct ZMQMessage: ~Copyable {
 
     package var count: Int { withUnsafePointer(to: raw) { zmq_msg_size($0) } }
 
-    /// Whether further frames of the same multipart message follow.
-    package var hasMore: Bool { withUnsafePointer(to: raw) { zmq_msg_more($0) } != 0 }
-
     /// The frame's bytes, valid inside `body` only.
     package func withUnsafeBytes<R, E: Error>(_ body: (UnsafeRawBufferPointer) throws(E) -> R) throws(E) -> R {
         var copy = raw

@@ -111,15 +111,6 @@ package final class ZMQSocket {
     /// Messages queued per connection before sending blocks; 0 = unlimited.
     package func setSendHighWaterMark(_ count: Int32) throws(ZMQError) { try set(ZMQ_SNDHWM, count, "SNDHWM") }
 
-    /// Kernel buffer in bytes; -1 = the system's default.
-    package func setReceiveBuffer(bytes: Int32) throws(ZMQError) { try set(ZMQ_RCVBUF, bytes, "RCVBUF") }
-    package func setSendBuffer(bytes: Int32) throws(ZMQError) { try set(ZMQ_SNDBUF, bytes, "SNDBUF") }
-
-    /// Sending to an unknown identity fails with ``ZMQError/isHostUnreachable`` instead of vanishing.
-    package func setRouterMandatory(_ on: Bool) throws(ZMQError) {
-        try set(ZMQ_ROUTER_MANDATORY, on ? 1 : 0, "ROUTER_MANDATORY")
-    }
-
     /// A new connection with a known identity replaces the old one instead of being ignored.
     package func setRouterHandover(_ on: Bool) throws(ZMQError) {
         try set(ZMQ_ROUTER_HANDOVER, on ? 1 : 0, "ROUTER_HANDOVER")
@@ -127,14 +118,10 @@ package final class ZMQSocket {
 
     package func setXPUBVerbose(_ on: Bool) throws(ZMQError) { try set(ZMQ_XPUB_VERBOSE, on ? 1 : 0, "XPUB_VERBOSE") }
     package func setIPv6(_ on: Bool) throws(ZMQError) { try set(ZMQ_IPV6, on ? 1 : 0, "IPV6") }
-    package func setBacklog(_ count: Int32) throws(ZMQError) { try set(ZMQ_BACKLOG, count, "BACKLOG") }
 
-    /// Milliseconds that a blocking receive or send waits; -1 = forever. May be set at any time.
+    /// Milliseconds that a blocking receive waits; -1 = forever. May be set at any time.
     package func setReceiveTimeout(milliseconds: Int32) throws(ZMQError) {
         try set(ZMQ_RCVTIMEO, milliseconds, "RCVTIMEO")
-    }
-    package func setSendTimeout(milliseconds: Int32) throws(ZMQError) {
-        try set(ZMQ_SNDTIMEO, milliseconds, "SNDTIMEO")
     }
 
     /// Largest incoming frame in bytes; a peer that sends more is disconnected. -1 = unlimited.
@@ -183,7 +170,7 @@ package final class ZMQSocket {
     /// Sends one frame. A multipart message is sent as a whole or not at all.
     /// - Parameters:
     ///   - more: further frames of the same message follow.
-    ///   - wait: false throws ``ZMQError/isWouldBlock`` instead of blocking.
+    ///   - wait: false throws (EAGAIN) instead of blocking.
     package func send(_ bytes: UnsafeRawBufferPointer, more: Bool = false, wait: Bool = false) throws(ZMQError) {
         let handle = try handle("send")
         mayHaveInput = true
@@ -243,7 +230,7 @@ package final class ZMQSocket {
         }
     }
 
-    /// Receives one frame; nil when nothing is there. ``ZMQMessage/hasMore`` tells whether further frames follow.
+    /// Receives one frame; nil when nothing is there.
     package func receive(wait: Bool = false) throws(ZMQError) -> ZMQMessage? {
         let handle = try handle("receive")
         mayHaveInput = true

@@ -36,7 +36,6 @@ package struct LoadTarget: Sendable {
 
 /// A complete HTTP request. Only the seed differs from one use to the next: it always has 16 digits and is written in place.
 package struct RequestTemplate: Sendable {
-    static let seedDigits = 16
     /// The least number with that many digits; seeds are counted from here.
     package static let firstSeed: UInt64 = 1_000_000_000_000_000
 

@@ -45,11 +45,6 @@ package struct APIError: Error, Sendable, Equatable {
         APIError(status: .notFound, type: "NotFoundError", message: message, param: param)
     }
 
-    package static func modelNotFound(_ name: String) -> APIError {
-        let shown = name.utf8.count > 256 ? "\(name.prefix(64))…" : name
-        return .notFound("The model `\(shown)` does not exist.", param: "model")
-    }
-
     package static func permissionDenied(_ message: String) -> APIError {
         APIError(status: .forbidden, type: "PermissionDeniedError", message: message)
     }
@@ -60,10 +55,6 @@ package struct APIError: Error, Sendable, Equatable {
 
     package static func payloadTooLarge(_ message: String) -> APIError {
         APIError(status: .payloadTooLarge, type: "PayloadTooLargeError", message: message)
-    }
-
-    package static func unprocessable(_ message: String, param: String? = nil) -> APIError {
-        APIError(status: .unprocessableEntity, type: "UnprocessableEntityError", message: message, param: param)
     }
 
     package static func internalError(_ message: String) -> APIError {

@@ -109,9 +109,14 @@ package final class EngineProcessManager {
     }
 
     /// Blocks (pumping the loop) until an engine has ended or the condition fails (vLLM: `monitor_engine_liveness`).
-    package func monitorEngineLiveness(while condition: () -> Bool) -> SupervisedProcess? {
-        waitForSentinels(processes, on: loop) { firstExited() == nil && condition() }
-        return firstExited()
+    ///
+    /// - Parameter replaced: pids of those that are not counted, because they are being replaced.
+    package func monitorEngineLiveness(
+        except replaced: Set<pid_t> = [], while condition: () -> Bool
+    ) -> SupervisedProcess? {
+        let watched = processes.filter { !replaced.contains($0.pid) }
+        waitForSentinels(watched, on: loop) { firstExited(except: replaced) == nil && condition() }
+        return firstExited(except: replaced)
     }
 
     /// SIGTERM, grace (nil = 5 s), then SIGKILL of the trees. Idempotent. Returns the names of those killed.

@@ -32,7 +32,6 @@ package final class OrphanGuard {
 
     /// Pid of the cleaning process.
     package var reaperPid: pid_t? { reaper?.pid }
-    package var reaperSentinel: Int32? { reaper?.sentinel }
 
     private func startReaper() throws {
         var spawned = cps_spawned()
