@@ -66,6 +66,33 @@ import Testing
         }
     }
 
+    /// As vLLM's Python frontend answers to `/abort_requests`: what has come is kept.
+    @Test(arguments: [#", "n": 2, "seed": 1"#, ""], [true, false])
+    func anOperatorsAbortIsAFinishReason(_ n: String, _ isStreamed: Bool) throws {
+        let server = try GenerationServer()
+        let body = (isStreamed ? Self.streamed : Self.whole).dropLast() + n + "}"
+        try send(String(body), to: server)
+        _ = server.engine.step()
+        server.wire.loop.run()
+        #expect(server.wire.context.loopStates.reduce(0) { $0 + $1.abortRequests(ids: []) } == 1)
+        #expect(server.engine.inFlight == 0)
+        let response = try #require(WireResponse.parse(try server.wire.receive()).first)
+        #expect(response.status == 200)
+        let count = n.isEmpty ? 1 : 2
+        if isStreamed {
+            let events = try AnswerShape.events(response.body)
+            #expect(events.last?["data"]?.stringValue == "[DONE]")
+            let reasons = events.compactMap {
+                $0["data"]?["choices"]?.arrayValue?.first?["finish_reason"]?.stringValue
+            }
+            #expect(reasons == Array(repeating: "abort", count: count))
+        } else {
+            let choices = try #require(try JSONValue.parse(response.body)["choices"]?.arrayValue)
+            #expect(choices.map { $0["finish_reason"]?.stringValue } == Array(repeating: "abort", count: count))
+            #expect(choices.allSatisfy { $0["text"]?.stringValue?.isEmpty == false })
+        }
+    }
+
     @Test func theAnswersOfAPromptAreCountedTogether() throws {
         let server = try GenerationServer()
         for (prompts, n) in [(1, 3), (2, 2)] {

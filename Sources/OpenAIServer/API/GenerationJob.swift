@@ -127,6 +127,7 @@ final class GenerationJob {
         response.requestID = identity.id
         // Not weak: that would make every later retain of the job slow. The response lets go of it when it ends.
         response.onDisconnect = { self.clientGone() }
+        response.onAbort = { self.abort() }
         response.onWritable = { self.releaseHeldText() }
         let now = MonotonicClock.now()
         for (sequence, request) in zip(sequences, requests) {
@@ -153,7 +154,7 @@ final class GenerationJob {
                     cause: "engine_error")
                 return
             }
-            handle(output, timestamp: timestamp, sequence)
+            handle(output, timestamp: timestamp, now: loopState.deliveryTime, sequence)
         }
     }
 
@@ -177,13 +178,14 @@ final class GenerationJob {
         }
     }
 
-    private func handle(_ output: EngineCoreOutput, timestamp: Double, _ sequence: GeneratedSequence) {
+    private func handle(
+        _ output: EngineCoreOutput, timestamp: Double, now: Double, _ sequence: GeneratedSequence
+    ) {
         leaveQueue(sequence)
         loopState.text.removeAll(keepingCapacity: true)
         let result = sequence.processor.process(output, into: &loopState.text)
         sequence.completionTokens += result.tokenCount
         usage.completionTokens += result.tokenCount
-        let now = loopState.deliveryTime
         sequence.timeline.record(output, timestamp: timestamp, now: now, recorder: recorder)
         if !output.isPlain, sequence.choiceIndex == 0 {
             if let params = output.kvTransferParams { kvTransferParams = params }
@@ -270,6 +272,18 @@ final class GenerationJob {
         }
     }
 
+    /// Ends what is not finished yet where it stands, with the finish reason `abort`.
+    private func abort() {
+        var output = EngineCoreOutput()
+        output.finishReason = .abort
+        let now = MonotonicClock.now()
+        for sequence in sequences where !sequence.isFinished {
+            if let handle = sequence.handle { api.server.engine.abort(handle) }
+            output.engineIndex = sequence.timeline.engine
+            handle(output, timestamp: sequence.timeline.lastToken ?? 0, now: now, sequence)
+        }
+    }
+
     private func clientGone() {
         guard !ended else { return }
         abortRunning(reason: "abort")
@@ -289,6 +303,7 @@ final class GenerationJob {
     private func end() {
         ended = true
         response.onDisconnect = nil
+        response.onAbort = nil
         for sequence in sequences {
             leaveQueue(sequence)
             sequence.job = nil

@@ -455,11 +455,11 @@ final class HTTPConnection: ChannelDuplexHandler {
     func abort(ids: [String]) -> Bool {
         guard let exchange, !exchange.hasEnded, exchange.entry?.options.contains(.work) == true else { return false }
         if !ids.isEmpty {
-            guard let id = exchange.requestID else { return false }
             // Clients know the id with or without the prefix of its answer.
-            guard ids.contains(where: { id == $0 || id.hasSuffix("-" + $0) }) else { return false }
+            guard let id = exchange.requestID, ids.contains(where: { id == $0 || id.hasSuffix("-" + $0) })
+            else { return false }
         }
-        exchange.terminate(.serviceUnavailable("The request was aborted by the operator."), cause: "operator_abort")
+        exchange.abort()
         return true
     }
 

@@ -13,6 +13,7 @@ package final class HTTPExchange: ResponseWriter {
     package var requestID: String?
     package var endCause: String?
     package var onDisconnect: (() -> Void)?
+    package var onAbort: (() -> Void)?
     package var onWritable: (() -> Void)?
 
     let head: HTTPRequestHead
@@ -273,6 +274,7 @@ package final class HTTPExchange: ResponseWriter {
         keepAliveTimer?.cancel()
         keepAliveTimer = nil
         onDisconnect = nil
+        onAbort = nil
         onWritable = nil
         pending = ByteBuffer()
         streamHead = nil
@@ -311,6 +313,15 @@ package final class HTTPExchange: ResponseWriter {
             writePending(last: false)
         }
         onWritable?()
+    }
+
+    /// Ends the request for the operator.
+    func abort() {
+        if let onAbort {
+            onAbort()
+        } else {
+            terminate(.serviceUnavailable("The request was aborted by the operator."), cause: "operator_abort")
+        }
     }
 
     /// Ends the exchange for the handler: a stream gets `error` as its last event, a waiting client a response. The

@@ -42,6 +42,10 @@ package protocol ResponseWriter: AnyObject {
     /// Called once if the client goes away before the response has ended. Set it before returning from `handle`.
     var onDisconnect: (() -> Void)? { get set }
 
+    /// Called when the operator ends the request: it is for the handler to complete the response. Without it the request
+    /// ends with an error.
+    var onAbort: (() -> Void)? { get set }
+
     /// Called when the connection becomes writable again after `isWritable` was false.
     var onWritable: (() -> Void)? { get set }
 
