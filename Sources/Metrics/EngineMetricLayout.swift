@@ -44,6 +44,33 @@ package enum MetricBuckets {
     }
 }
 
+/// Histograms whose buckets are set together (vLLM: the keys of `--custom-histogram-buckets`).
+package enum HistogramFamily: String, CaseIterable, Sendable {
+    case requestLatency = "request_latency"
+    case timeToFirstToken = "time_to_first_token"
+    case interTokenLatency = "inter_token_latency"
+    case iterationTokens = "iteration_tokens"
+    case requestParamsN = "request_params_n"
+    case requestNumPreemptions = "request_num_preemptions"
+    case requestTokens = "request_tokens"
+    case kvCacheResidency = "kv_cache_residency"
+}
+
+extension HistogramFamily {
+    var bounds: [Double] {
+        switch self {
+        case .requestLatency: MetricBuckets.requestLatency
+        case .timeToFirstToken: MetricBuckets.firstToken
+        case .interTokenLatency: MetricBuckets.interToken
+        case .iterationTokens: MetricBuckets.iterationTokens
+        case .requestParamsN: MetricBuckets.sequencesPerRequest
+        case .requestNumPreemptions: MetricBuckets.preemptions
+        case .requestTokens: MetricBuckets.tokenCounts
+        case .kvCacheResidency: MetricBuckets.blockLife
+        }
+    }
+}
+
 package enum FinishedReason: Int, CaseIterable, Sendable {
     case stop, length, abort, error, repetition
 
@@ -79,33 +106,36 @@ enum EngineHistogram: Int, CaseIterable {
     case paramsN, preemptions, iterationTokens
     case blockLifetime, blockIdle, blockReuseGap
 
-    var bounds: [Double] {
+    var family: HistogramFamily {
         switch self {
-        case .timeToFirstToken: MetricBuckets.firstToken
-        case .interToken, .timePerOutputToken: MetricBuckets.interToken
-        case .e2eLatency, .queueTime, .prefillTime, .decodeTime, .inferenceTime: MetricBuckets.requestLatency
+        case .timeToFirstToken: .timeToFirstToken
+        case .interToken, .timePerOutputToken: .interTokenLatency
+        case .e2eLatency, .queueTime, .prefillTime, .decodeTime, .inferenceTime: .requestLatency
         case .promptTokens, .generationTokens, .maxGenerationTokens, .paramsMaxTokens, .prefillComputedTokens:
-            MetricBuckets.tokenCounts
-        case .paramsN: MetricBuckets.sequencesPerRequest
-        case .preemptions: MetricBuckets.preemptions
-        case .iterationTokens: MetricBuckets.iterationTokens
-        case .blockLifetime, .blockIdle, .blockReuseGap: MetricBuckets.blockLife
+            .requestTokens
+        case .paramsN: .requestParamsN
+        case .preemptions: .requestNumPreemptions
+        case .iterationTokens: .iterationTokens
+        case .blockLifetime, .blockIdle, .blockReuseGap: .kvCacheResidency
         }
     }
 }
 
 /// Where each metric of one engine lives in a recorder's block; engine `e` starts at `e * cellCount`.
 struct EngineMetricLayout: Sendable {
-    static let shared = EngineMetricLayout()
-
     let histograms: [HistogramSlot]
     let cellCount: Int
+    /// What tells blocks of other buckets from these: the service's frontends may have been started with different ones.
+    let labels: [String]
 
-    private init() {
+    init(customBuckets: [HistogramFamily: [Double]] = [:]) {
+        labels = customBuckets.sorted { $0.key.rawValue < $1.key.rawValue }
+            .map { family, bounds in family.rawValue + ":" + bounds.map { "\($0)" }.joined(separator: ",") }
         var offset = EngineCounter.allCases.count
         var slots: [HistogramSlot] = []
         for histogram in EngineHistogram.allCases {
-            let slot = HistogramSlot(bounds: histogram.bounds, offset: offset)
+            let slot = HistogramSlot(
+                bounds: customBuckets[histogram.family] ?? histogram.family.bounds, offset: offset)
             offset += slot.cellCount
             slots.append(slot)
         }

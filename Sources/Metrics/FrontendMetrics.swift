@@ -10,6 +10,9 @@ package final class FrontendMetrics: Sendable {
     package let engineCount: Int
     let startTime: Double
     let memory: MetricMemory
+    let layout: EngineMetricLayout
+    /// Whether the operator has set the buckets of token counts.
+    let hasCustomTokenBuckets: Bool
     let http: HTTPMetrics
     private let gauges: MetricCells
     private let server: MetricCells
@@ -20,10 +23,14 @@ package final class FrontendMetrics: Sendable {
 
     /// - Parameters:
     ///   - startTime: Unix time in seconds, shown by the `_created` series.
+    ///   - customBuckets: upper bounds in place of the usual ones, finite, above 0 and rising.
     ///   - memory: where the numbers live; shared memory makes every frontend's page show the sums over all.
     package init(
-        modelName: String, engineCount: Int = 1, startTime: Double, memory: MetricMemory = MetricMemory()
+        modelName: String, engineCount: Int = 1, startTime: Double,
+        customBuckets: [HistogramFamily: [Double]] = [:], memory: MetricMemory = MetricMemory()
     ) {
+        layout = EngineMetricLayout(customBuckets: customBuckets)
+        hasCustomTokenBuckets = customBuckets[.requestTokens] != nil
         self.modelName = modelName
         self.engineCount = max(1, engineCount)
         self.memory = memory
@@ -40,9 +47,10 @@ package final class FrontendMetrics: Sendable {
     /// A block for one thread (event loop). It lives as long as the metrics.
     package func makeRecorder() -> Recorder {
         let number = recorders.wrappingAdd(1, ordering: .relaxed).oldValue
-        let count = engineCount * EngineMetricLayout.shared.cellCount
+        let count = engineCount * layout.cellCount
         return Recorder(
-            engineCount: engineCount, cells: memory.block(.recorder, labels: ["\(number)"], count: count))
+            engineCount: engineCount, layout: layout,
+            cells: memory.block(.recorder, labels: ["\(number)"] + layout.labels, count: count))
     }
 
     /// Generation requests that this frontend is answering.
@@ -99,7 +107,7 @@ package final class FrontendMetrics: Sendable {
 
     /// The sums over all engines that a status line shows: what this frontend did.
     package func totals() -> MetricTotals {
-        let reading = MetricReading(memory.ownBlocks, engineCount: engineCount)
+        let reading = MetricReading(memory.ownBlocks, engineCount: engineCount, layout: layout)
         var totals = MetricTotals()
         for engine in 0..<engineCount {
             totals.promptTokens += reading.counter(.promptTokens, engine: engine)
@@ -197,9 +205,10 @@ package struct FinishedSequence: Sendable {
 package final class Recorder: Sendable {
     private let cells: MetricCells
     private let engineCount: Int
-    private let layout = EngineMetricLayout.shared
+    private let layout: EngineMetricLayout
 
-    init(engineCount: Int, cells: MetricCells) {
+    init(engineCount: Int, layout: EngineMetricLayout, cells: MetricCells) {
+        self.layout = layout
         self.engineCount = engineCount
         self.cells = cells
     }

@@ -3,26 +3,29 @@ struct MetricReading {
     private let recorders: [MetricCells]
     private let gauges: [MetricCells]
     private let blocks: [MetricBlock]
+    private let layout: EngineMetricLayout
 
-    /// Blocks of another shape than this version's are left out.
-    init(_ blocks: [MetricBlock], engineCount: Int) {
+    /// Blocks of another shape than `layout` are left out.
+    init(_ blocks: [MetricBlock], engineCount: Int, layout: EngineMetricLayout) {
         self.blocks = blocks
+        self.layout = layout
         recorders = blocks.filter {
-            $0.kind == .recorder && $0.cells.count == engineCount * EngineMetricLayout.shared.cellCount
+            $0.kind == .recorder && $0.cells.count == engineCount * layout.cellCount
+                && Array($0.labels.dropFirst()) == layout.labels
         }.map(\.cells)
         gauges = blocks.filter { $0.kind == .gauges && $0.cells.count == engineCount * EngineGauge.allCases.count }
             .map(\.cells)
     }
 
     func counter(_ counter: EngineCounter, engine: Int) -> UInt64 {
-        let index = engine * EngineMetricLayout.shared.cellCount + counter.rawValue
+        let index = engine * layout.cellCount + counter.rawValue
         return recorders.reduce(0) { $0 &+ $1.integer(at: index) }
     }
 
     func histogram(_ histogram: EngineHistogram, engine: Int) -> HistogramSnapshot {
-        let slot = EngineMetricLayout.shared.histograms[histogram.rawValue]
+        let slot = layout.histograms[histogram.rawValue]
         var snapshot = HistogramSnapshot(bounds: slot.bounds)
-        for cells in recorders { slot.add(cells, base: engine * EngineMetricLayout.shared.cellCount, to: &snapshot) }
+        for cells in recorders { slot.add(cells, base: engine * layout.cellCount, to: &snapshot) }
         return snapshot
     }
 

@@ -32,7 +32,8 @@ private final class PageBuilder {
 
     init(_ metrics: FrontendMetrics, format: MetricsText.Format) {
         self.metrics = metrics
-        reading = MetricReading(metrics.memory.allBlocks, engineCount: metrics.engineCount)
+        reading = MetricReading(
+            metrics.memory.allBlocks, engineCount: metrics.engineCount, layout: metrics.layout)
         text = MetricsText(format: format, created: metrics.memory.earliestStart ?? metrics.startTime)
         http = reading.http()
     }
@@ -75,7 +76,9 @@ private final class PageBuilder {
             [(labels, health.secondsSinceProgress)])
     }
 
-    private func shared(tokenBounds: [Double]) {
+    /// - Parameter standardBounds: of token counts, unless the operator has set others.
+    private func shared(tokenBounds standardBounds: [Double]) {
+        let tokenBounds = metrics.hasCustomTokenBuckets ? nil : standardBounds
         engineHealth()
         gaugePerEngine("vllm:num_requests_running", "Requests in the current batches of the engine.") {
             reading.gauge(.running, engine: $0)

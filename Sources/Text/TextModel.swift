@@ -37,29 +37,36 @@ package struct TextModel: Sendable {
     }
 
     /// Reads `tokenizer.json` and, where present, `tokenizer_config.json`, `generation_config.json` and `config.json`.
+    /// - Parameters:
+    ///   - configFolder: where the last two are, if elsewhere (vLLM: `--hf-config-path`).
+    ///   - configPatch: a merge patch for `config.json` (vLLM: `--hf-overrides`).
     package static func load(
-        folder: String, generationConfig: GenerationConfigSource = .model
+        folder: String, configFolder: String? = nil, configPatch: JSONObject? = nil,
+        generationConfig: GenerationConfigSource = .model
     ) throws(TextError) -> TextModel {
         let tokenizer: Tokenizer
         do { tokenizer = try Tokenizer.load(folder: folder) } catch { throw TextError(error) }
-        let config = try read(folder + "/config.json")
+        let configFile = (configFolder ?? folder) + "/config.json"
+        var config = try read(configFile)
+        if config == nil, configFolder != nil { throw TextError("\(configFile) does not exist") }
+        if let configPatch { config = (config ?? .null).merged(with: .object(configPatch)) }
         let file: String
         if case .folder(let other) = generationConfig {
             file = other + "/generation_config.json"
         } else {
-            file = folder + "/generation_config.json"
+            file = (configFolder ?? folder) + "/generation_config.json"
         }
         let generation = try read(file)
         if generation == nil, case .folder = generationConfig { throw TextError("\(file) does not exist") }
         var ends = try generation?.tokenIDs("eos_token_id", file)
-        if generation == nil { ends = try config?.tokenIDs("eos_token_id", folder + "/config.json") }
+        if generation == nil { ends = try config?.tokenIDs("eos_token_id", configFile) }
         var extra: [Int32] = []
         for id in ends ?? [] where id != tokenizer.eosTokenID && !extra.contains(id) { extra.append(id) }
         var defaults = GenerationDefaults()
         if let generation, generationConfig != .neutral { defaults = try GenerationDefaults(generation, file: file) }
         return TextModel(
             tokenizer: tokenizer, extraEOSTokenIDs: extra, generationDefaults: defaults,
-            contextLength: try config.flatMap { json throws(TextError) in try contextLength(json, folder) })
+            contextLength: try config.flatMap { json throws(TextError) in try contextLength(json, configFile) })
     }
 
     /// The members of the folder's `tokenizer_config.json`; none when it has no such file.
@@ -82,8 +89,7 @@ package struct TextModel: Sendable {
     }
 
     /// vLLM's rule: the smallest length under any of the known names, times a RoPE factor that is not in it yet.
-    private static func contextLength(_ config: JSONValue, _ folder: String) throws(TextError) -> Int? {
-        let file = folder + "/config.json"
+    private static func contextLength(_ config: JSONValue, _ file: String) throws(TextError) -> Int? {
         let text = config["text_config"]?.objectValue == nil ? config : config["text_config"]!
         let names = [
             "max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length",
@@ -103,5 +109,17 @@ package struct TextModel: Sendable {
             let factor = try rope?.double("factor", file), factor > 0
         else { return shortest }
         return Int(exactly: (Double(shortest) * factor).rounded(.down)) ?? shortest
+    }
+}
+
+extension JSONValue {
+    /// RFC 7396: objects are merged member by member, null removes a member, everything else replaces.
+    func merged(with patch: JSONValue) -> JSONValue {
+        guard let members = patch.objectValue else { return patch }
+        var result = objectValue ?? JSONObject()
+        for (name, value) in members.pairs {
+            result[name] = value.isNull ? nil : (result[name] ?? .null).merged(with: value)
+        }
+        return .object(result)
     }
 }

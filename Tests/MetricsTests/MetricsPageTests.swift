@@ -41,6 +41,29 @@ import Testing
         #expect(page.suffix(2) == ["# EOF", ""])
     }
 
+    @Test func bucketsCanBeSet() {
+        let metrics = FrontendMetrics(
+            modelName: "m", startTime: 0, customBuckets: [.timeToFirstToken: [0.5, 60], .requestTokens: [3]])
+        let recorder = metrics.makeRecorder()
+        recorder.firstToken(timeToFirstToken: 3, promptTokens: 5, generated: 1)
+        recorder.sequenceFinished(FinishedSequence(reason: .stop, e2eLatency: 1, promptTokens: 5, generationTokens: 1))
+        recorder.blockEvicted(engine: 0, lifetime: 3, idle: 0.5, reuseGaps: [1, 2])
+        for accept in [nil, "text/plain"] {
+            let page = lines(metrics, accept: accept)
+            func bounds(_ family: String) -> [String] {
+                page.filter { $0.hasPrefix("vllm:\(family)_bucket{") }
+                    .map { String($0.split(separator: "le=\"")[1].split(separator: "\"")[0]) }
+            }
+            #expect(bounds("time_to_first_token_seconds") == ["0.5", "60.0", "+Inf"])
+            #expect(bounds("request_prompt_tokens") == ["3.0", "+Inf"])
+            #expect(bounds("request_params_n").count == 6, "as ever")
+            let bucket = "vllm:time_to_first_token_seconds_bucket{engine=\"0\",model_name=\"m\",le=\"60.0\"} 1"
+            #expect(page.contains { $0.hasPrefix(bucket) })
+        }
+        let gaps = "vllm:kv_block_reuse_gap_seconds_sum{engine=\"0\",model_name=\"m\"} 3"
+        #expect(lines(metrics).contains { $0.hasPrefix(gaps) })
+    }
+
     /// Only vLLM's own engines tell such things.
     @Test func connectedCachesAndDraftsAreCounted() {
         let metrics = FrontendMetrics(modelName: "m", startTime: 0)

@@ -86,6 +86,18 @@ import Testing
     }
 
     /// An engine tells its state to one frontend at a time: adding these up would be wrong.
+    /// Counts of other buckets cannot be added to one's own.
+    @Test func frontendsWithOtherBucketsAreNotSummed() {
+        defer { remove() }
+        let usual = frontend(0)
+        let other = FrontendMetrics(
+            modelName: "m", engineCount: 2, startTime: 1, customBuckets: [.requestParamsN: [1, 2, 3, 4, 7]],
+            memory: MetricMemory(directory: folder, index: 1)!)
+        for metrics in [usual, other] { metrics.makeRecorder().requestFinished(n: 1, maxGenerationTokens: 1) }
+        #expect(samples(usual)["vllm:request_params_n_count" + labels(0)] == 1)
+        #expect(samples(other)["vllm:request_params_n_count" + labels(0)] == 1)
+    }
+
     @Test func ofEngineGaugesTheLatestCounts() {
         defer { remove() }
         let all = [frontend(0), frontend(1)]

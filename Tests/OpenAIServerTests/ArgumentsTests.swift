@@ -1,5 +1,6 @@
 import JSONBytes
 import Logging
+import Metrics
 import NIOCore
 import OpenAIServer
 import Testing
@@ -162,6 +163,18 @@ import Testing
         #expect(c.tls?.authoritiesFile == "ca.pem" && c.tls?.ciphers == "ECDHE" && c.tls?.refreshes == true)
     }
 
+    @Test func bucketsOfHistograms() throws {
+        let c = try configuration(
+            #"{"model_tag":"m","custom_histogram_buckets":{"request_tokens":[1,10.5],"request_latency":null}}"#)
+        #expect(c.customHistogramBuckets == [.requestTokens: [1, 10.5]])
+    }
+
+    @Test func logOfDeltas() throws {
+        let logged = #"{"model_tag":"m","enable_log_requests":true,"enable_log_outputs":true,"enable_log_deltas":"#
+        #expect(try configuration(logged + "false}").enableLogOutputs)
+        #expect(message(logged + "true}").contains("enable_log_deltas is not supported"))
+    }
+
     @Test func rejectedKeysAreListedSorted() {
         #expect(
             message(#"{"model_tag":"m","tool_server":"x","middleware":["y"],"grpc":true}"#)
@@ -219,6 +232,13 @@ import Testing
         (#"{"model_tag":"m","override_generation_config":[]}"#, "`override_generation_config` must be an object"),
         (#"{"model_tag":"m","enable_ssl_refresh":true}"#, "ssl_certfile is needed"),
         (#"{"model_tag":"m","ssl_certfile":"c","ssl_cert_reqs":1}"#, "ssl_cert_reqs 1 needs ssl_ca_certs"),
+        (#"{"model_tag":"m","hf_overrides":"<function>"}"#, "`hf_overrides` must be an object"),
+        (#"{"model_tag":"m","hf_config_path":1}"#, "`hf_config_path` must be a string"),
+        (#"{"model_tag":"m","custom_histogram_buckets":{"x":[1]}}"#, "unknown bucket family; known families: inter"),
+        (#"{"model_tag":"m","custom_histogram_buckets":{"request_tokens":[]}}"#, "1 to 1000 bounds"),
+        (#"{"model_tag":"m","custom_histogram_buckets":{"request_tokens":[2,1]}}"#, "strictly increasing"),
+        (#"{"model_tag":"m","custom_histogram_buckets":{"request_tokens":[true]}}"#, "finite numbers above 0"),
+        (#"{"model_tag":"m","custom_histogram_buckets":{"request_tokens":[0,1]}}"#, "finite numbers above 0"),
     ])
     func wrongTypesAreExplained(_ json: String, _ expected: String) {
         #expect(message(json).contains(expected))

@@ -46,6 +46,23 @@ import Tokenization
         }
     }
 
+    @Test func configurationMayLieElsewhereAndBePatched() throws {
+        try withFolder(["tokenizer.json": tokenizer, "config.json": #"{"max_position_embeddings": 10}"#]) { folder in
+            let patch = try JSONValue.parse(
+                #"{"max_position_embeddings": null, "n_positions": 30, "text_config": {"n_positions": 20, "x": null}}"#
+            ).objectValue
+            #expect(try TextModel.load(folder: folder, configPatch: patch).contextLength == 20)
+            try withFolder([
+                "config.json": #"{"max_position_embeddings": 77}"#, "generation_config.json": #"{"temperature": 0.5}"#,
+            ]) { other in
+                let model = try TextModel.load(folder: folder, configFolder: other)
+                #expect(model.contextLength == 77)
+                #expect(model.generationDefaults.temperature == 0.5)
+            }
+            #expect(throws: TextError.self) { try TextModel.load(folder: folder, configFolder: folder + "/none") }
+        }
+    }
+
     @Test func endsComeFromTheModelConfigWithoutAGenerationConfig() throws {
         try withFolder([
             "tokenizer.json": tokenizer,

@@ -1,4 +1,5 @@
 import Chat
+import Glibc
 import JSONBytes
 import Text
 import Tokenization
@@ -29,7 +30,9 @@ struct ServedModel: Sendable {
             case "vllm": .neutral
             default: .folder(configuration.generationConfig)
             }
-        text = try TextModel.load(folder: folder, generationConfig: source)
+        text = try TextModel.load(
+            folder: folder, configFolder: configuration.hfConfigPath ?? Self.configFolder(root, tokenizer: folder),
+            configPatch: configuration.hfOverrides, generationConfig: source)
         var defaults = text.generationDefaults
         if let override = configuration.overrideGenerationConfig { try defaults.override(with: override) }
         generationDefaults = defaults
@@ -45,6 +48,11 @@ struct ServedModel: Sendable {
         parsers = try ParserSelection(
             toolParser: configuration.toolCallParser, reasoningParser: configuration.reasoningParser)
         defaultTemplateVariables = configuration.defaultChatTemplateKwargs ?? JSONObject()
+    }
+
+    /// The model's folder, unless only its tokenizer is on this machine.
+    private static func configFolder(_ root: String, tokenizer folder: String) -> String? {
+        folder != root && access(root + "/config.json", R_OK) == 0 ? root : nil
     }
 
     var tokenizer: Tokenizer { text.tokenizer }

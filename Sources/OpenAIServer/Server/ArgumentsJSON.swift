@@ -15,8 +15,8 @@ package struct ArgumentsJSON {
     /// machinery, and features that are always on or not there yet.
     static let withoutEffect: Set<String> = [
         "api_server_count", "renderer_num_workers", "enable_flash_late_interaction", "limit_mm_per_prompt",
-        "language_model_only", "custom_histogram_buckets", "hf_token", "log_error_stack",
-        "aggregate_engine_logging", "revision", "tokenizer_revision", "hf_config_path", "hf_overrides",
+        "language_model_only", "hf_token", "log_error_stack",
+        "aggregate_engine_logging", "revision", "tokenizer_revision",
     ]
 
     /// Keys whose features this server does not have; ignoring them would change what the user asked for.
@@ -28,7 +28,7 @@ package struct ArgumentsJSON {
         "mm_processor_cache_gb", "mm_processor_cache_type", "mm_hasher_algorithm", "mm_tensor_ipc",
         "mm_processor_device", "mm_ipc_gpu_memory_gb", "default_mm_loras", "otlp_traces_endpoint",
         "collect_detailed_traces", "trust_request_mm_kwargs", "tool_parser_plugin", "tool_server", "log_config_file",
-        "enable_log_deltas", "tokens_only", "middleware", "enable_offline_docs", "lora_modules",
+        "tokens_only", "middleware", "enable_offline_docs", "lora_modules",
     ]
 
     package init(_ text: String) throws(UsageError) {
@@ -76,6 +76,8 @@ package struct ArgumentsJSON {
 
     private mutating func readModel(_ reader: ArgumentReader) throws(UsageError) {
         configuration.tokenizer = try reader.string("tokenizer")
+        configuration.hfConfigPath = try reader.string("hf_config_path")
+        configuration.hfOverrides = try reader.object("hf_overrides")
         // Other modes mean other tokenizer libraries, which give other ids.
         _ = try reader.choice("tokenizer_mode", of: ["auto", "hf", "slow"])
         try reader.string("generation_config").map { configuration.generationConfig = $0 }
@@ -181,8 +183,15 @@ package struct ArgumentsJSON {
         if configuration.enableLogOutputs, !configuration.enableLogRequests {
             throw UsageError("enable_log_outputs needs enable_log_requests")
         }
+        // Answers are logged as a whole, which is what turning it off asks for.
+        if try reader.bool("enable_log_deltas") == true, configuration.enableLogOutputs {
+            throw UsageError("enable_log_deltas is not supported: enable_log_outputs logs whole answers")
+        }
         configuration.maxLogLength = try reader.int("max_log_len", in: 0...1_000_000_000)
         try reader.bool("disable_log_stats").map { configuration.disableLogStats = $0 }
+        if let buckets = try reader.object("custom_histogram_buckets") {
+            configuration.customHistogramBuckets = try HistogramBucketArguments.read(buckets)
+        }
         if configuration.enablePerRequestMetrics, configuration.disableLogStats {
             throw UsageError(
                 "enable_per_request_metrics needs the engine's statistics, which disable_log_stats turns off")

@@ -80,7 +80,7 @@ package struct FrontendProgram {
         let metrics = FrontendMetrics(
             modelName: configuration.servedModelNames[0],
             engineCount: commandLine.engineStartIndex + commandLine.engineCount, startTime: startTime,
-            memory: metricMemory())
+            customBuckets: configuration.customHistogramBuckets, memory: metricMemory())
         let watch = client.flatMap { watchEngine($0.client, metrics, group) }
         let context = ServerContext(
             configuration: configuration, engine: engine, metrics: metrics, group: group, startTime: startTime,

@@ -1,4 +1,5 @@
 import JSONBytes
+import Metrics
 
 /// What the server was asked to be: the honoured keys of vLLM's `--args-json`, plus the environment that goes with them.
 ///
@@ -10,6 +11,10 @@ package struct ServerConfiguration: Sendable {
     /// `served_model_name`; never empty after parsing (falls back to ``modelTag``).
     package var servedModelNames: [String]
     package var tokenizer: String?
+    /// `hf_config_path`: the folder of `config.json` and `generation_config.json`, if it is not the model's.
+    package var hfConfigPath: String?
+    /// `hf_overrides`: a merge patch for `config.json`.
+    package var hfOverrides: JSONObject?
     package var generationConfig = "auto"
     /// `override_generation_config`: wins over the model's `generation_config.json`.
     package var overrideGenerationConfig: JSONObject?
@@ -74,6 +79,8 @@ package struct ServerConfiguration: Sendable {
     /// `max_log_len`: characters of it that are shown; nil = all.
     package var maxLogLength: Int?
     package var disableLogStats = false
+    /// `custom_histogram_buckets`
+    package var customHistogramBuckets: [HistogramFamily: [Double]] = [:]
 
     // Environment
     /// `VLLM_ENGINE_RESTARTS`: the supervisor replaces an engine that died, so failing requests may be tried again.
