@@ -155,6 +155,13 @@ import Testing
                 == 400)
         #expect(try wire.post("/v1/unload_lora_adapter", "{\"lora_name\":\"a\"}", headers: json).status == 404)
         #expect(try wire.post("/v1/unload_lora_adapter", "").status == 400)
+        for (path, body, message) in [
+            ("/v1/unload_lora_adapter", #"{"lora_name":"a"}"#, "The lora adapter 'a' cannot be found."),
+            ("/v1/unload_lora_adapter", #"{"lora_name":""}"#, "'lora_name' needs to be provided to unload"),
+            ("/v1/load_lora_adapter", #"{"lora_name":"","lora_path":"b"}"#, "Both 'lora_name' and 'lora_path' must be"),
+        ] {
+            #expect(try wire.post(path, body, headers: json).body.contains(message), "\(path) \(body)")
+        }
     }
 
     @Test func queueLimitShedsWork() throws {

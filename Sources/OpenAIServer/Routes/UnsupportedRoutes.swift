@@ -20,28 +20,39 @@ package enum UnsupportedRoutes {
         if !router.has(.POST, "/v1/load_lora_adapter") {
             router.add(.POST, "/v1/load_lora_adapter") { request, response in
                 response.send(
-                    lacking(["lora_name", "lora_path"], request)
-                        ?? .badRequest("LoRA adapters are not supported by this server."))
+                    answer(["lora_name", "lora_path"], request) { texts in
+                        texts.contains("")
+                            ? .badRequest("Both 'lora_name' and 'lora_path' must be provided.")
+                            : .badRequest("LoRA adapters are not supported by this server.")
+                    })
             }
         }
         if !router.has(.POST, "/v1/unload_lora_adapter") {
             router.add(.POST, "/v1/unload_lora_adapter") { request, response in
                 response.send(
-                    lacking(["lora_name"], request)
-                        ?? .notFound("No LoRA adapter is loaded: adapters are not supported by this server."))
+                    answer(["lora_name"], request) { texts in
+                        texts.contains("")
+                            ? .badRequest("'lora_name' needs to be provided to unload a LoRA adapter.")
+                            : .notFound("The lora adapter '\(texts[0].prefix(100))' cannot be found.")
+                    })
             }
         }
     }
 
-    /// The error of a body that cannot be read or lacks one of `fields`.
-    private static func lacking(_ fields: [String], _ request: HTTPRequest) -> APIError? {
+    /// What `refusal` says to the texts in `fields`, or the error of a body that cannot be read or lacks one of them.
+    private static func answer(
+        _ fields: [String], _ request: HTTPRequest, _ refusal: ([String]) -> APIError
+    ) -> APIError {
         do throws(APIError) {
             var reader = FieldReader(try RequestBody.object(request))
-            for field in fields where reader.string(field) == nil && reader.issues.isEmpty {
-                reader.report(field, "Field required")
+            var texts: [String] = []
+            for field in fields {
+                let text = reader.string(field)
+                if text == nil, reader.issues.isEmpty { reader.report(field, "Field required") }
+                texts.append(text ?? "")
             }
             try reader.finish()
-            return nil
+            return refusal(texts)
         } catch {
             return error
         }
