@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from server import BINARY, Server  # noqa: E402
+from server import BINARY, DEFAULT_MODEL, Server  # noqa: E402
 
 PARSERS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--reasoning-parser", "qwen3"]
 
@@ -37,6 +37,17 @@ def start_server():
         except AssertionError as error:
             errors.append(str(error))
     assert not errors, "\n".join(errors)
+
+
+@pytest.fixture
+def start_mock(start_server):
+    """Our frontend before the scripted engine: a token every 20 ms."""
+
+    def start(*args, **kwargs):
+        return start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "20",
+                            *args, **kwargs)
+
+    return start
 
 
 def shared(*args):

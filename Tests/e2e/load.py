@@ -5,6 +5,7 @@ import json
 import threading
 
 import http_client
+from server import wait_until
 
 
 class OpenStream(threading.Thread):
@@ -71,3 +72,27 @@ class Load:
             stream.join(deadline)
             assert not stream.is_alive(), "a stream neither ended nor broke"
         return [stream.ending() for stream in self.streams]
+
+
+class BackgroundStream:
+    """A completion of exactly `tokens` tokens that is read by a thread."""
+
+    def __init__(self, server, tokens):
+        body = {"model": "m", "prompt": "hello", "max_tokens": tokens, "ignore_eos": True}
+        self.stream = server.stream("/v1/completions", body)
+        assert self.stream.status == 200
+        self.events = []
+        self.thread = threading.Thread(target=self.read)
+        self.thread.start()
+
+    def read(self):
+        for event in self.stream:
+            self.events.append(event)
+
+    def wait_for_tokens(self, count):
+        assert wait_until(lambda: len(self.events) >= count, 20)
+
+    def finish(self):
+        self.thread.join(30)
+        assert not self.thread.is_alive()
+        return self.events

@@ -1,5 +1,6 @@
 """Starts a real vllm-engine on a free port, talks to it, and makes sure that nothing of it stays behind."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -157,3 +158,16 @@ class Server:
 
     def stream(self, path, body, **kwargs):
         return http_client.Stream(self.port, path, body | {"stream": True}, host=self.host, **kwargs)
+
+
+def command(server, *args, timeout=30):
+    """Runs `vllm-engine ARGS` so that it sees only this server."""
+    scope = {"VLLM_RPC_BASE_PATH": str(server.scratch), "XDG_RUNTIME_DIR": str(server.scratch)}
+    return subprocess.run([BINARY, *args, "--pid", str(server.process.pid)], capture_output=True, text=True,
+                          timeout=timeout, env=os.environ | scope)
+
+
+def status(server):
+    result = command(server, "status", "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)

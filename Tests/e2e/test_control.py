@@ -13,62 +13,15 @@ import pytest
 import http_client
 import processes
 from foreign import each_foreign
-from server import BINARY, DEFAULT_MODEL, wait_until
+from load import BackgroundStream
+from server import BINARY, DEFAULT_MODEL, command, status, wait_until
 
 FAKE_FRONTEND = os.path.join(os.path.dirname(__file__), "data", "fake_frontend.py")
-
-
-def command(server, *args, timeout=30):
-    """Runs `vllm-engine ARGS` so that it sees only this server."""
-    scope = {"VLLM_RPC_BASE_PATH": str(server.scratch), "XDG_RUNTIME_DIR": str(server.scratch)}
-    return subprocess.run([BINARY, *args, "--pid", str(server.process.pid)], capture_output=True, text=True,
-                          timeout=timeout, env=os.environ | scope)
-
-
-def status(server):
-    result = command(server, "status", "--json")
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 @pytest.fixture
 def fake(start_server):
     return start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--frontend", FAKE_FRONTEND)
-
-
-@pytest.fixture
-def start_mock(start_server):
-    """Our frontend before the scripted engine: a token every 20 ms."""
-
-    def start(*args, **kwargs):
-        return start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "20",
-                            *args, **kwargs)
-
-    return start
-
-
-class BackgroundStream:
-    """A completion of exactly `tokens` tokens that is read by a thread."""
-
-    def __init__(self, server, tokens):
-        body = {"model": "m", "prompt": "hello", "max_tokens": tokens, "ignore_eos": True}
-        self.stream = server.stream("/v1/completions", body)
-        assert self.stream.status == 200
-        self.events = []
-        self.thread = threading.Thread(target=self.read)
-        self.thread.start()
-
-    def read(self):
-        for event in self.stream:
-            self.events.append(event)
-
-    def wait_for_tokens(self, count):
-        assert wait_until(lambda: len(self.events) >= count, 20)
-
-    def finish(self):
-        self.thread.join(30)
-        assert not self.thread.is_alive()
-        return self.events
 
 
 # ---- status ----

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 import processes
-from server import BINARY, DEFAULT_MODEL, wait_until
-from test_control import BackgroundStream, command, status
+from load import BackgroundStream
+from server import BINARY, DEFAULT_MODEL, command, status, wait_until
 from test_swap import Requests, frontends
 
 MOCK = ["mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "2"]

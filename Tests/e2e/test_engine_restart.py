@@ -9,8 +9,8 @@ import pytest
 
 import processes
 from foreign import each_foreign
-from server import ROOT, wait_until
-from test_control import BackgroundStream, start_mock, status  # noqa: F401
+from load import BackgroundStream
+from server import ROOT, status, wait_until
 
 ENGINE = ROOT / "Engine/build/blas-engine"
 RESTART = ["--restart", "on-failure"]

@@ -6,8 +6,7 @@ import subprocess
 import pytest
 
 import processes
-from server import BINARY
-from test_control import command, start_mock, status  # noqa: F401
+from server import BINARY, command
 from test_split import parts, requests_answered
 
 LOAD = ["--max-concurrency", "8", "--num-prompts", "16", "--random-input-len", "16", "--random-output-len", "8", "--num-warmups", "4",

@@ -11,8 +11,8 @@ import pytest
 import http_client
 import processes
 from foreign import PYTHON, RUST, needs_python, needs_rust
-from server import BINARY, DEFAULT_MODEL, wait_until
-from test_control import BackgroundStream, command, start_mock, status  # noqa: F401
+from load import BackgroundStream
+from server import BINARY, DEFAULT_MODEL, command, status, wait_until
 
 BODY = {"model": "m", "prompt": "hello", "max_tokens": 2, "ignore_eos": True}
 

@@ -7,11 +7,10 @@ import threading
 
 import pytest
 
-import http_client
 import processes
 from foreign import RUST, needs_rust
-from server import wait_until
-from test_control import BackgroundStream, command, start_mock, status  # noqa: F401
+from load import BackgroundStream
+from server import command, status, wait_until
 
 SWAPS = int(os.environ.get("VLLM_E2E_SWAPS", "5"))
 

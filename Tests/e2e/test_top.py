@@ -2,8 +2,8 @@
 
 import re
 
-from test_control import command, start_mock  # noqa: F401
 from test_swap import Requests
+from server import command
 
 
 def table(text, heading):

@@ -7,7 +7,6 @@ and engines.
 import json
 import os
 import re
-import struct
 import subprocess
 
 import msgpack
@@ -16,8 +15,7 @@ import zmq
 
 import processes
 from foreign import each_foreign
-from server import BINARY, DEFAULT_MODEL, wait_until
-from test_control import command
+from server import BINARY, DEFAULT_MODEL, command, wait_until
 from test_data_parallel import assert_spread, child, complete, complete_many
 
 START_WAVE = b"\x02"

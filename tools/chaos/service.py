@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "Tests/e2e"))  # its server, HTTP client and proce
 
 import http_client  # noqa: E402
 import processes  # noqa: E402
-from server import BINARY, DEFAULT_MODEL, Server, wait_until  # noqa: E402, F401
+from server import BINARY, DEFAULT_MODEL, Server, command, wait_until  # noqa: E402, F401
 
 ENGINE = ROOT / "Engine/build/blas-engine"
 MOCK = ["mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "5"]

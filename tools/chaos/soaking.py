@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-from service import BINARY, Failure, Service, expect, http_client, processes, wait_until
+from service import Failure, Service, command, expect, http_client, processes, wait_until
 from traffic import CHAT, COMPLETIONS, UNCOUNTED, Traffic
 
 FOREVER = "1000/1m"
@@ -115,10 +115,7 @@ class Soak:
 
     def swap(self):
         old = self.service.child("frontend")
-        command = [BINARY, "swap", "--frontend", "swift", "--pid", str(self.service.process.pid)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=90,
-                                env=os.environ | {"XDG_RUNTIME_DIR": str(self.service.scratch), "TMPDIR": str(self.service.scratch),
-                                                  "VLLM_RPC_BASE_PATH": str(self.service.scratch)})
+        result = command(self.service, "swap", "--frontend", "swift", timeout=90)
         expect(result.returncode == 0, f"swap exits with {result.returncode}: {result.stdout}{result.stderr}")
         expect(old not in processes.descendants(self.service.process.pid), "the old frontend is still there")
 

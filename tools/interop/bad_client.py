@@ -19,7 +19,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "Tests/e2e"))  # its HTTP client and process observation
 
 import cell  # noqa: E402
-import http_client  # noqa: E402
 import matrix  # noqa: E402
 import peers  # noqa: E402
 
