@@ -64,11 +64,13 @@ enum DifferenceFigure {
             path: "M\(SVGDrawing.number(place)) \(SVGDrawing.number(y - 7))l5 7l-5 7l-5 -7Z", "estimate")
     }
 
-    /// Wide enough for every interval unless one is much wider than the rest: that one is cut so the others stay readable.
+    /// Wide enough for every estimate, and for every interval unless one is much wider than the rest or goes beyond 200 %: that
+    /// one is cut so the others stay readable.
     private static func axisLimit(_ comparisons: [MetricRow.Comparison]) -> Double {
         let reaches = comparisons.map { max(abs($0.difference.low), abs($0.difference.high), 0.01) }.sorted()
         let typical = reaches[reaches.count * 3 / 4]
-        return min(reaches[reaches.count - 1], typical * 2) * 1.08
+        let estimate = comparisons.reduce(2) { max($0, abs($1.difference.difference)) }
+        return min(reaches[reaches.count - 1], typical * 2, estimate) * 1.08
     }
 
     private static func figure(

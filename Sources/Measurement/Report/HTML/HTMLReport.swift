@@ -115,8 +115,14 @@ package struct HTMLReport: Sendable {
     private func badge(_ comparison: MetricRow.Comparison, unit: String) -> String {
         guard let verdict = comparison.verdict else { return "" }
         let style = VerdictStyle.name(verdict, report, comparison.baseline)
-        let differs = style == "bad" && [.faster, .cheaper].contains(verdict)
-        let text = report.isVoid ? "void" : verdict.rawValue + (differs ? ", answers differ" : "")
+        var text = report.isVoid ? "void" : verdict.rawValue
+        if !report.isVoid, [.faster, .cheaper].contains(verdict) {
+            if style == "bad" {
+                text += ", answers differ"
+            } else if report.featuresDiffer(from: comparison.baseline) {
+                text += ", features differ"
+            }
+        }
         let sign = style == "good" ? "✓ " : style == "bad" ? "✗ " : ""
         let kind = comparison.difference.kind
         let size = NumberFormat.size(comparison.detectable, kind) + (kind == .relative ? "" : " \(unit)")
