@@ -230,7 +230,8 @@ package struct HTMLReport: Sendable {
             let examples = HTMLTable(
                 caption: "First differences", header: ["where", "in", escaped(names.0), escaped(names.1)],
                 rows: result.examples.map {
-                    [escaped($0.place), escaped($0.aspect.title), escaped($0.candidate), escaped($0.baseline)]
+                    [escaped($0.place), escaped($0.aspect.title)]
+                        + [$0.candidate, $0.baseline].map { "<span class=\"sample\">\(escaped($0))</span>" }
                 }, textColumns: [0, 1, 2, 3])
             return counts.html + features + examples.html
         }

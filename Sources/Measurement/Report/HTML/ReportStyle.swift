@@ -36,6 +36,7 @@ enum ReportStyle {
         table { border-collapse: collapse; width: 100%; font-size: .9rem; }
         caption { text-align: left; font-size: .85rem; padding: .2rem 0 .4rem; }
         th, td { text-align: left; padding: .34rem .7rem; border-bottom: 1px solid var(--rule); vertical-align: baseline; }
+        .sample { overflow-wrap: anywhere; }
         th { font-weight: 500; } thead th { color: var(--faint); font-size: .83rem; }
         .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
         .unit { color: var(--faint); font-size: .85em; }
