@@ -146,7 +146,7 @@ import Testing
         let lines = text.split(separator: "\n").map(String.init)
         #expect(
             lines.first
-                == "ab: swift 1.0 vs rust 1.0   engine=mock (itl 10 ms)   12 blocks   poisson 40.0/s   chat in 32 out 16"
+                == "ab: swift 1.0 vs rust 1.0   engine=mock (itl 10 ms)   12 blocks   poisson 40.0/s   chat, 32 in, up to 16 out"
         )
         #expect(lines[1].hasPrefix("A/A noise floor: ttft p50 ±"))
         #expect(lines.contains { $0.hasPrefix("frontend cpu") && $0.contains("us/token") && $0.hasSuffix("cheaper") })

@@ -51,7 +51,7 @@ package struct BenchCommand: ParsableCommand {
 
     @Flag(
         inversion: .prefixedNo,
-        help: "Let answers go on to their wanted length; default: only those to made-up prompts.")
+        help: "Let answers go on to their wanted length; default: those to made-up prompts and of traces.")
     var ignoreEos: Bool?
 
     @OptionGroup(title: "Own service") var service: ServiceOptions

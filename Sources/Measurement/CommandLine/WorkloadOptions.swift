@@ -253,7 +253,7 @@ struct WorkloadOptions: ParsableArguments {
             name: workload ?? (datasetName == .random ? preset.name : datasetName.rawValue), summary: summary,
             endpoint: endpoint, path: self.endpoint.endpoint, streaming: streaming, items: items,
             temperature: sampling.temperature ?? 0,
-            ignoresEOS: datasetName == .random, asksForTokenIDs: returnTokenIds,
+            ignoresEOS: datasetName == .random || datasetName == .timedTrace, asksForTokenIDs: returnTokenIds,
             extraBody: sampling.members(endpoint))
     }
 

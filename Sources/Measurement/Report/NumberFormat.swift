@@ -96,8 +96,8 @@ extension RunDescription {
     var workloadTitle: String {
         var parts = [workload.summary.isEmpty ? workload.name : workload.summary]
         // A summary may have said it already.
-        if let input = workload.inputTokens, !parts[0].contains("\(input)") { parts.append("in \(input)") }
-        if let output = workload.outputTokens, !parts[0].contains("\(output)") { parts.append("out \(output)") }
-        return parts.joined(separator: " ")
+        if let input = workload.inputTokens, !parts[0].contains("\(input)") { parts.append("\(input) in") }
+        if let output = workload.outputTokens, !parts[0].contains("\(output)") { parts.append("up to \(output) out") }
+        return parts.joined(separator: ", ")
     }
 }
