@@ -29,7 +29,7 @@ def test_frontends_of_a_running_service_are_compared(start_mock, tmp_path):
         assert (arm["requests"], arm["failures"], arm["output_tokens"]) == (2 * 16, {}, 2 * 16 * 8)
     metrics = {metric["name"]: metric for metric in load["metrics"]}
     # The engine left stamps, so what the frontends add is known.
-    for name in ("p50_ttft", "frontend_cpu_per_token", "engine_cpu_per_token", "rss", "p50_ttft_added"):
+    for name in ("p50_ttft", "frontend_cpu_per_token", "engine_cpu_per_token", "rss", "p50_ttft_added", "segments_per_token"):
         assert None not in metrics[name]["values"].values(), name
     [answers] = document["equivalence"]
     assert answers["answers_equal"] and answers["unequal_features"] == 0

@@ -109,6 +109,13 @@ void cps_set_process_title(const char* title);
 /// Sets the name that `ps -o comm` and `top` show for this process (15 bytes).
 void cps_set_process_name(const char* name);
 
+/// Gives the process at the other end of a unix socket a descriptor of ours, with one byte. Never waits.
+int cps_send_descriptor(int socket, int descriptor);
+
+/// Waits for such a descriptor, which is close-on-exec; -1 with errno set, ECONNREFUSED if something else came or the other end
+/// hung up.
+int cps_receive_descriptor(int socket);
+
 /// A descriptor from which the number (64 bits) of system calls can be read that a thread, and threads it starts from now on, have
 /// made since this call; or -1 with errno set.
 int cps_count_system_calls(pid_t thread);

@@ -6,6 +6,8 @@ package struct LoadTarget: Sendable {
     package enum Address: Sendable, Equatable {
         case tcp(host: String, port: Int)
         case unix(path: String)
+        /// A TCP connection that the supervisor at this socket makes to one of its frontends and hands over.
+        case door(path: String)
     }
 
     package var address: Address
@@ -29,7 +31,7 @@ package struct LoadTarget: Sendable {
     var hostHeader: String {
         switch address {
         case .tcp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
-        case .unix: "localhost"
+        case .unix, .door: "localhost"
         }
     }
 }

@@ -193,6 +193,11 @@ final class LoadRun {
             switch target.address {
             case .tcp(let host, let port): bootstrap.connect(host: host, port: port)
             case .unix(let path): bootstrap.connect(unixDomainSocketPath: path)
+            case .door(let path):
+                // Off the loop, which must not wait.
+                NIOThreadPool.singleton.runIfActive(eventLoop: loop) {
+                    try LiveService.connection(throughDoor: path)
+                }.assumeIsolated().flatMap { bootstrap.withConnectedSocket($0) }.nonisolated()
             }
         connecting.assumeIsolated().whenComplete { outcome in
             do {

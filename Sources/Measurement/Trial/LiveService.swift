@@ -40,7 +40,7 @@ struct LiveService {
     func contestants(headers: [(name: String, value: String)]) -> [Contestant] {
         status.frontends.map { frontend in
             Contestant(
-                name: frontend.name, target: LoadTarget(address: .unix(path: frontend.door ?? ""), headers: headers),
+                name: frontend.name, target: LoadTarget(address: .door(path: frontend.door ?? ""), headers: headers),
                 frontendPids: [frontend.pid], enginePids: status.enginePids, stamps: stamps, servicePid: pid,
                 checkAlive: {
                     if kill(frontend.pid, 0) != 0 {
@@ -48,6 +48,11 @@ struct LiveService {
                     }
                 })
         }
+    }
+
+    /// A connected socket, for the caller to close. Waits for the supervisor to hand it over.
+    static func connection(throughDoor path: String) throws -> Int32 {
+        try FrontendDoor.connection(through: path).release()
     }
 
     var descriptions: [ArmDescription] {

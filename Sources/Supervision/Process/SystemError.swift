@@ -39,6 +39,12 @@ package final class FileDescriptor {
         rawValue = -1
     }
 
+    /// Gives it away: who has the number closes it.
+    package func release() -> Int32 {
+        defer { rawValue = -1 }
+        return rawValue
+    }
+
     /// A close-on-exec pipe.
     /// - Parameter readsWithoutBlocking: only for the end that is read: a child's blocking writes must stay blocking.
     package static func pipe(

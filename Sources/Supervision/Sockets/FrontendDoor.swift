@@ -1,10 +1,14 @@
+import CProcessShims
 import Glibc
 
 /// A private unix socket (in the 0700 runtime directory) that leads to one frontend of several on the same port, for its
 /// own `/metrics` and `/health`, and for load that shall reach this frontend alone (`ab --live`). It passes bytes on;
-/// encrypted ones stay encrypted.
+/// encrypted ones stay encrypted. Whoever begins with a zero byte is given the connection to the frontend itself instead, so
+/// that nothing lies between the two.
 package final class FrontendDoor {
     package static let mostConnections = 256
+    /// Asks for the connection itself; no request begins with it, and no TLS handshake.
+    private static let handOver: UInt8 = 0
     /// Everything happens on the loop's thread, so one place to read into is enough.
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
 
@@ -27,6 +31,19 @@ package final class FrontendDoor {
     deinit {
         close()
         buffer.deallocate()
+    }
+
+    /// A TCP connection to the frontend behind the door at `path`, made by its supervisor. Waits for it.
+    package static func connection(through path: String) throws -> FileDescriptor {
+        let socket = try makeStreamSocket(AF_UNIX)
+        let address = try SocketAddress.unix(path: path)
+        var request = handOver
+        guard address.withPointer({ connect(socket.rawValue, $0, $1) }) == 0,
+            send(socket.rawValue, &request, 1, Int32(MSG_NOSIGNAL)) == 1
+        else { throw SupervisionError(.failure, "\(path): \(describeErrno(errno))") }
+        let descriptor = cps_receive_descriptor(socket.rawValue)
+        guard descriptor >= 0 else { throw SupervisionError(.failure, "\(path): \(describeErrno(errno))") }
+        return FileDescriptor(owning: descriptor)
     }
 
     /// Idempotent.
@@ -68,6 +85,7 @@ package final class FrontendDoor {
         private let loop: EventLoop
         private let buffer: UnsafeMutableRawBufferPointer
         private var settled: (() -> Void)?
+        private var hasBegun = false
         var onEnd: (() -> Void)?
 
         /// - Parameter buffer: lives as long as the door.
@@ -122,6 +140,12 @@ package final class FrontendDoor {
             if !source.hasEnded, target.pending.isEmpty {
                 let count = recv(source.socket.rawValue, buffer.baseAddress, buffer.count, 0)
                 if count > 0 {
+                    if !hasBegun, source === client, buffer[0] == FrontendDoor.handOver {
+                        // If that fails the client sees the end of its connection.
+                        _ = cps_send_descriptor(client.socket.rawValue, server.socket.rawValue)
+                        return false
+                    }
+                    hasBegun = true
                     // Mostly all of it goes out at once; only the rest is kept.
                     let sent = send(target.socket.rawValue, buffer.baseAddress, count, Self.sendFlags)
                     if sent < 0, errno != EAGAIN && errno != EINTR { return false }
