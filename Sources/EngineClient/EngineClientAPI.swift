@@ -10,9 +10,13 @@ package protocol OutputInbox: AnyObject, Sendable {
     /// Lets go of receivers whose requests are over, when everything delivered before this call has been handed out. An
     /// inbox that hands out its batches at once need not do anything.
     func release(_ receivers: [any RequestReceiver])
+
+    /// An empty array for the next batch, with the memory of an earlier one if there is such an array.
+    func spareBatch() -> [Delivery]
 }
 
 extension OutputInbox {
+    package func spareBatch() -> [Delivery] { [] }
     package func release(_ receivers: [any RequestReceiver]) {}
 }
 

@@ -130,7 +130,10 @@ struct RequestRegistry {
 
     private mutating func append(_ delivery: Delivery, to inbox: Int) {
         touch(inbox)
-        if inboxes[inbox].batch.isEmpty { inboxes[inbox].batch.reserveCapacity(inboxes[inbox].expected) }
+        if inboxes[inbox].batch.isEmpty {
+            if let spare = inboxes[inbox].inbox?.spareBatch() { inboxes[inbox].batch = spare }
+            inboxes[inbox].batch.reserveCapacity(inboxes[inbox].expected)
+        }
         inboxes[inbox].batch.append(delivery)
     }
 

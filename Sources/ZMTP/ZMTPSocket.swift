@@ -180,6 +180,7 @@ package final class ZMTPSocket: @unchecked Sendable {
         guard !isClosed else { return }
         message.begin(frames, in: bytes)
         onMessage(message, connection)
+        message.end()
     }
 
     // MARK: - Sending

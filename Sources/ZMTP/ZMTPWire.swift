@@ -85,6 +85,9 @@ package final class ZMTPMessage {
         self.bytes = bytes
         self.ranges = ranges
     }
+
+    /// Gives the frames back to the scanner, which needs an array of its own otherwise.
+    func end() { begin([], in: UnsafeRawBufferPointer(start: nil, count: 0)) }
 }
 
 /// Finds the frames of the next message in bytes that come piece by piece.

@@ -33,6 +33,8 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
         var batches: [[Delivery]] = []
         /// Receivers that nothing later than these batches is for.
         var retired: [any RequestReceiver] = []
+        /// Empty, with the memory of batches that have been handed out.
+        var spare: [[Delivery]] = []
         /// A task that will take them is under way.
         var isScheduled = false
 
@@ -45,6 +47,9 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     /// Deliveries after which the streams among them are written, unless some stream has several: what was appended is
     /// still in the cache then, and the first clients need not wait for the last.
     private static let deliveriesPerWrite = 64
+    /// Batches whose memory is kept, and how many deliveries each may have room for.
+    private static let spareBatches = 2
+    private static let spareCapacity = 4096
 
     package init(loop: any EventLoop, recorder: Recorder) {
         self.loop = loop
@@ -62,6 +67,8 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
     package func release(_ receivers: [any RequestReceiver]) {
         add { $0.retired.append(contentsOf: receivers) }
     }
+
+    package func spareBatch() -> [Delivery] { arrivals.withLock { $0.spare.popLast() } ?? [] }
 
     private func add(_ change: (inout Arrivals) -> Void) {
         let isFirst = arrivals.withLock { arrivals in
@@ -83,10 +90,15 @@ package final class LoopState: OutputInbox, @unchecked Sendable {
         // With more outputs than requests there are several for some stream, and one write takes them all.
         let isOneStep = batches.count == 1 && batches[0].count <= inFlight
         for batch in batches { dispatch(batch, writing: isOneStep) }
-        batches.removeAll(keepingCapacity: true)
+        for index in batches.indices { batches[index].removeAll(keepingCapacity: true) }
         writeStreams()
         retired.removeAll(keepingCapacity: true)
         let isDone = arrivals.withLock { arrivals in
+            while let batch = batches.popLast() {
+                if arrivals.spare.count < Self.spareBatches, batch.capacity <= Self.spareCapacity {
+                    arrivals.spare.append(batch)
+                }
+            }
             arrivals.isScheduled = !arrivals.isEmpty
             return arrivals.isEmpty
         }
