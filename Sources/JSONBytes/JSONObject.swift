@@ -24,6 +24,7 @@ package struct JSONObject: Sendable {
     package subscript(key: String) -> JSONValue? {
         get { position(of: key).map { pairs[$0].value } }
         set {
+            if let newValue, !index.isEmpty { return put(key, newValue) }
             let found = position(of: key)
             switch (found, newValue) {
             case (let position?, let value?): pairs[position].value = value
@@ -43,10 +44,20 @@ package struct JSONObject: Sendable {
         return index[UTF8Key(key)]
     }
 
+    /// With one look into the index where the key is new, as nearly all are.
+    private mutating func put(_ key: String, _ value: JSONValue) {
+        if let old = index.updateValue(pairs.count, forKey: UTF8Key(key)) {
+            index[UTF8Key(key)] = old
+            pairs[old].value = value
+        } else {
+            pairs.append((key, value))
+        }
+    }
+
     private mutating func insert(_ key: String, _ value: JSONValue) {
         pairs.append((key, value))
         if pairs.count > Self.linearSearchLimit {
-            if index.isEmpty { rebuildIndex() } else { index[UTF8Key(key)] = pairs.count - 1 }
+            rebuildIndex()
         }
     }
 
@@ -84,5 +95,5 @@ private struct UTF8Key: Hashable, Sendable {
 
 /// Whether two strings have the same UTF-8 bytes (not merely the same canonical form).
 package func utf8Equal(_ left: String, _ right: String) -> Bool {
-    left.utf8.elementsEqual(right.utf8)
+    left.utf8.count == right.utf8.count && left.utf8.elementsEqual(right.utf8)
 }
