@@ -59,8 +59,8 @@ extension ByteSink {
         appendDecimal(UInt64(value.magnitude))
     }
 
-    @usableFromInline
-    mutating func appendDecimal(_ value: UInt64) {
+    @inlinable
+    package mutating func appendDecimal(_ value: UInt64) {
         withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { digits in
             var rest = value
             var start = 20
@@ -84,7 +84,42 @@ extension ByteSink {
     /// an exponent, exponents from 1e+16 and below 1e-04 with at least two digits, `NaN`, `Infinity`, `-Infinity`.
     ///
     /// A 32-bit logprob is passed as its exact double, as Python prints it.
+    @inlinable
     package mutating func appendJSONDouble(_ value: Double) {
+        withUnsafeTemporaryAllocation(byteCount: DoubleSpelling.capacity, alignment: 1) { room in
+            var spelling = DoubleSpelling(room: room)
+            spelling.append(value)
+            appendBytes(UnsafeRawBufferPointer(rebasing: room[..<spelling.count]))
+        }
+    }
+}
+
+/// Room for one number. Its spelling is made here, once for all kinds of sinks, and not generically for each.
+@usableFromInline
+struct DoubleSpelling: ByteSink {
+    /// A sign, 17 digits, a point, up to 16 zeros or an exponent; and then some.
+    @usableFromInline static let capacity = 64
+
+    private let room: UnsafeMutableRawBufferPointer
+    @usableFromInline private(set) var count = 0
+
+    @usableFromInline
+    init(room: UnsafeMutableRawBufferPointer) { self.room = room }
+
+    @usableFromInline
+    package mutating func appendByte(_ byte: UInt8) {
+        room[count] = byte
+        count += 1
+    }
+
+    @usableFromInline
+    package mutating func appendBytes(_ bytes: UnsafeRawBufferPointer) {
+        UnsafeMutableRawBufferPointer(rebasing: room[count...]).copyMemory(from: bytes)
+        count += bytes.count
+    }
+
+    @usableFromInline
+    mutating func append(_ value: Double) {
         guard value.isFinite else {
             appendLiteral(value.isNaN ? "NaN" : value < 0 ? "-Infinity" : "Infinity")
             return

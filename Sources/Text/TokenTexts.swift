@@ -32,6 +32,7 @@ extension TextModel {
     }
 
     private func decodedToken(_ id: Int32) -> String {
+        if tokenizer.spaceMarker == nil, let text = tokenizer.standaloneText(id) { return text }
         let text = tokenizer.decode(CollectionOfOne(id), skipSpecialTokens: false)
         // Decoding a first token drops its leading spaces; the vocabulary still has them.
         guard let marker = tokenizer.spaceMarker?.unicodeScalars.first,

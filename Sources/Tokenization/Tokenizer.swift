@@ -170,6 +170,12 @@ package final class Tokenizer: Sendable {
 
     // MARK: Decoding
 
+    /// The text of a token that means the same wherever it stands, as nearly all do that are raw bytes; nil for others.
+    package func standaloneText(_ id: Int32) -> String? {
+        guard case .byteLevel = decoder.joining, texts.flags(id).isSuperset(of: [.exists, .valid]) else { return nil }
+        return String(decoding: texts[id], as: UTF8.self)
+    }
+
     /// The text of `ids`; ids outside the vocabulary stand for nothing.
     package func decode(_ ids: some Sequence<Int32>, skipSpecialTokens: Bool) -> String {
         var detokenizer = IncrementalDetokenizer(self, skipSpecialTokens: skipSpecialTokens, runLimit: .max)

@@ -73,20 +73,11 @@ struct LogprobsWriter {
         arrays.tokenLogprobs.appendJSONDouble(Self.finite(rows.logprobs[row * rows.columns]))
         arrays.offsets.appendJSONInt(offset)
         arrays.topLogprobs.appendLiteral("{")
-        // Of tokens with the same text the first decides the place and the last the value, as in the dictionary of vLLM's
-        // Python server.
-        var places: [[UInt8]: Int] = [:]
-        var shown: [(text: String, logprob: Float)] = []
+        var alternatives = AlternativesByText(capacity: rows.columns)
         forEachColumn(of: rows, row: row, limit: .max) { _, id, logprob in
-            let text = self.text(of: id, after: context)
-            if let place = places.updateValue(shown.count, forKey: Array(text.utf8)) {
-                places[Array(text.utf8)] = place
-                shown[place].logprob = logprob
-            } else {
-                shown.append((text, logprob))
-            }
+            alternatives.set(self.text(of: id, after: context), logprob)
         }
-        for (place, entry) in shown.enumerated() {
+        for (place, entry) in alternatives.entries.enumerated() {
             if place > 0 { arrays.topLogprobs.appendLiteral(",") }
             arrays.topLogprobs.appendJSONString(entry.text)
             arrays.topLogprobs.appendLiteral(":")
@@ -123,21 +114,28 @@ struct LogprobsWriter {
         _ rows: LogprobRows, row: Int, after context: ArraySlice<Int32>, top: Int, to sink: inout some ByteSink
     ) {
         let base = row * rows.columns
-        sink.appendLiteral("{")
-        appendChatToken(rows.tokenIDs[base], rows.logprobs[base], after: context, sampled: true, to: &sink)
-        sink.appendLiteral(",\"top_logprobs\":[")
+        // Many small pieces: an array takes them in a fraction of the time that the connection's buffer needs.
         var bytes: [UInt8] = []
+        bytes.reserveCapacity(Self.usualTokenBytes * (1 + min(rows.columns, top < 0 ? 32 : top)))
+        bytes.appendLiteral("{")
+        appendChatToken(rows.tokenIDs[base], rows.logprobs[base], after: context, sampled: true, to: &bytes)
+        bytes.appendLiteral(",\"top_logprobs\":[")
+        var isFirst = true
         forEachColumn(of: rows, row: row, limit: top < 0 ? .max : top) { _, id, logprob in
-            bytes.appendLiteral(bytes.isEmpty ? "{" : ",{")
+            bytes.appendLiteral(isFirst ? "{" : ",{")
+            isFirst = false
             appendChatToken(id, logprob, after: context, sampled: false, to: &bytes)
             bytes.appendLiteral("}")
         }
+        bytes.appendLiteral("]}")
         bytes.withUnsafeBytes { sink.appendBytes($0) }
-        sink.appendLiteral("]}")
     }
 
+    /// Of an entry of `top_logprobs`.
+    private static let usualTokenBytes = 96
+
     private func appendChatToken(
-        _ id: Int32, _ logprob: Float, after context: ArraySlice<Int32>, sampled: Bool, to sink: inout some ByteSink
+        _ id: Int32, _ logprob: Float, after context: ArraySlice<Int32>, sampled: Bool, to sink: inout [UInt8]
     ) {
         let shown = text(of: id, after: context)
         sink.appendLiteral("\"token\":")
@@ -148,9 +146,11 @@ struct LogprobsWriter {
         sink.appendLiteral(",\"bytes\":[")
         var first = true
         for byte in (sampled && asTokenIDs ? model.tokenText(id, after: context) : shown).utf8 {
-            if !first { sink.appendLiteral(",") }
+            if !first { sink.append(0x2C) }
             first = false
-            sink.appendJSONInt(byte)
+            if byte >= 100 { sink.append(0x30 + byte / 100) }
+            if byte >= 10 { sink.append(0x30 + byte / 10 % 10) }
+            sink.append(0x30 + byte % 10)
         }
         sink.appendLiteral("]")
     }
@@ -207,5 +207,30 @@ struct LogprobsWriter {
             sink.appendLiteral("}")
         }
         sink.appendLiteral("]")
+    }
+}
+
+/// The alternatives of a token by their texts. Of several with the same text the first decides the place and the last the
+/// value, as in the dictionary of vLLM's Python server.
+private struct AlternativesByText {
+    private(set) var entries: [(text: String, logprob: Float)] = []
+    /// Of the entries behind the first few.
+    private var places: [[UInt8]: Int] = [:]
+    /// That many are compared with each other, which is quicker than to hash them.
+    private static let few = 32
+
+    init(capacity: Int) { entries.reserveCapacity(min(capacity, Self.few)) }
+
+    mutating func set(_ text: String, _ logprob: Float) {
+        if let place = entries.prefix(Self.few).firstIndex(where: { utf8Equal($0.text, text) }) {
+            entries[place].logprob = logprob
+        } else if entries.count < Self.few {
+            entries.append((text, logprob))
+        } else if let place = places.updateValue(entries.count, forKey: Array(text.utf8)) {
+            places[Array(text.utf8)] = place
+            entries[place].logprob = logprob
+        } else {
+            entries.append((text, logprob))
+        }
     }
 }
