@@ -59,6 +59,7 @@ ROWS = [
     Row("resident memory, idle", "start", "rss_mb", "MB", 0.50),
     Row("resident memory at 1,024 streams", "step1024", "rss_mb", "MB", 0.50),
     Row("exec → first /health 200, engine ready", "start", "health_ms", "ms", 0.60),
+    Row("same, with a vocabulary of 151,643 tokens", "start_large", "health_ms", "ms", 0.60),
     Row("TTFT p50, 9k-token text prompt, one client", "text9k", "ttft_p50", "ms", 0.40),
     Row("throughput at saturation, 256 streams", "fast256", "tokens_per_second", "tokens/s", 2.5, higher_is_better=True),
 ] + [
