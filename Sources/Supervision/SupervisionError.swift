@@ -20,7 +20,7 @@ package enum ExitCode: Int32, Sendable, CaseIterable {
         case .usage: "wrong command line or configuration; nothing was started"
         case .addressInUse: "the HTTP address cannot be bound (in use, not local, no permission)"
         case .startupFailure: "engine or frontend failed before the service was ready"
-        case .killed: "stopped by a signal, but a child had to be killed (grace used up, or second signal ignored)"
+        case .killed: "stopped by a signal, but a child that did not end had to be killed"
         }
     }
 }

@@ -18,7 +18,7 @@ package struct ServeCommand: ParsableCommand {
               vllm-engine /models/Qwen3-0.6B --port 9000    a model folder of yours
               vllm-engine --frontend rust --frontend-binary /path/to/vllm-rs
               vllm-engine mock --mock-itl-ms 20             scripted tokens, no model
-                                                            (`blas-engine --help`: all --mock-…)
+                                                            (more: `blas-engine --help`)
 
             EXIT CODES
             \(exitCodeTable)
