@@ -66,6 +66,26 @@ import Testing
         #expect(shown?.pairs.map { $0.1.numberValue?.doubleValue } == [-0.5, -3, -2], "\(answer.body)")
     }
 
+    /// The same among many: they are looked up in another way than few.
+    @Test(arguments: [(3, 45), (40, 45)]) func manyAlternativesWithTheSameText(first: Int, last: Int) throws {
+        // One character of ASCII each.
+        var ids = [766] + Array(Int32(10)..<60)
+        ids[first] = 130
+        ids[last] = 161
+        let (columns, tokenIDs) = (ids.count, ids)
+        let answer = try server { _, output in
+            output.newLogprobs = LogprobRows(
+                rows: 1, columns: columns, tokenIDs: tokenIDs, logprobs: (0..<columns).map { -0.5 - Float($0) },
+                ranks: [1])
+        }.post(
+            "/v1/completions",
+            #"{"prompt": "def", "allowed_token_ids": [766], "max_tokens": 1, "logprobs": 3}"#)
+        let shown = try choice(answer.body)["logprobs"]?["top_logprobs"]?.arrayValue?.first?.objectValue
+        var expected = (0..<columns).map { -0.5 - Double($0) }
+        expected[first] = expected.remove(at: last)
+        #expect(shown?.pairs.map { $0.1.numberValue?.doubleValue } == expected, "\(answer.body)")
+    }
+
     @Test(arguments: [
         ("/v1/completions", #"{"prompt": "def", "allowed_token_ids": [766], "max_tokens": 2}"#),
         (
