@@ -8,7 +8,9 @@ import subprocess
 
 import pytest
 
+import http_client
 import processes
+from foreign import RUST, needs_rust
 from load import BackgroundStream
 from server import BINARY, DEFAULT_MODEL, command, status, wait_until
 from test_swap import Requests, frontends
@@ -187,6 +189,37 @@ def test_headless_node_may_be_started_anew(two_nodes, start_server):
     before = finished_by_engine(first)
     complete_many(first)
     assert wait_until(lambda: set(finished_by_engine(first)) == {0, 1, 2} and finished_by_engine(first) != before, 10)
+
+
+@needs_rust
+def test_headless_engines_work_for_a_launcher_of_vllm(start_server, tmp_path):
+    """It takes words that it does not expect for a broken handshake, and closes the port when all engines are ready."""
+    port, handshake_port = processes.free_port(), str(processes.free_port())
+    deployment = ["--data-parallel-size", "2", "--data-parallel-address", "127.0.0.1", "--data-parallel-rpc-port", handshake_port]
+    log = (tmp_path / "head.log").open("w+")
+    head = subprocess.Popen([RUST, "serve", str(DEFAULT_MODEL), "--port", str(port), "--served-model-name", "m", *deployment,
+                             "--data-parallel-size-local", "0", "--max-model-len", "2048"], stdout=log, stderr=subprocess.STDOUT)
+    try:
+        headless = start_server(*MOCK, *deployment, "--headless", wait=False)
+
+        def ready():
+            assert head.poll() is None, (tmp_path / "head.log").read_text()
+            try:
+                return http_client.request(port, "GET", "/health").status == 200
+            except OSError:
+                return False
+
+        assert wait_until(ready, 30), headless.log()
+        body = {"model": "m", "prompt": "hello", "max_tokens": TOKENS, "ignore_eos": True}
+        for _ in range(8):
+            answer = http_client.request(port, "POST", "/v1/completions", body)
+            assert answer.status == 200 and answer.json()["usage"]["completion_tokens"] == TOKENS, answer
+        assert wait_until(lambda: headless.log().count("is closed: it is dialled again") == 2, 10), headless.log()
+        headless.stop()
+    finally:
+        head.kill()
+        head.wait()
+        log.close()
 
 
 def test_frontend_comes_back_before_remote_engines(two_nodes):

@@ -189,6 +189,7 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
         static_cast<double>(executor->kv_bytes_per_block()) * kv.num_blocks / (1 << 20), kv.max_model_len,
         static_cast<int>(config.layout.vllm_version.size()), config.layout.vllm_version.data());
 
+    if (options.control) input.watch_control(handshake.socket(), options.handshake_address);
     handshake.send_ready(instance_id);
     input.start(options.control ? handshake.take_socket() : nullptr);
 

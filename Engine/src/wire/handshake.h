@@ -49,6 +49,7 @@ class Handshake {
     // Model loaded, data plane up. `instance_id` is for a supervisor that speaks of this process later; empty = none.
     void send_ready(const std::string& instance_id = "");
     // For conversations after READY, in another thread from then on.
+    ZmqSocket& socket() { return socket_; }
     std::unique_ptr<ZmqSocket> take_socket() { return std::make_unique<ZmqSocket>(std::move(socket_)); }
 
   private:

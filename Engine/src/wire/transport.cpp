@@ -23,6 +23,8 @@ constexpr size_t max_message_bytes = size_t{64} << 20;
 constexpr size_t max_message_frames = 1024;
 constexpr int64_t hard_message_bytes = int64_t{512} << 20;
 constexpr int output_linger_ms = 4000;
+constexpr int redial_ms = 1000;
+constexpr int longest_redial_ms = 60'000;
 constexpr size_t max_spare_messages = 64;
 constexpr std::string_view engine_dead = "ENGINE_CORE_DEAD";
 
@@ -76,23 +78,34 @@ void InputThread::open_client(int client_index, const std::string& address, cons
     socket.set(ZMQ_RCVHWM, 0);
     socket.set(ZMQ_LINGER, 0);
     socket.set(ZMQ_MAXMSGSIZE, hard_message_bytes);
-    std::string monitor_address = "inproc://input-monitor-" + std::to_string(monitors_opened_++);
-    if (zmq_socket_monitor(socket.get(), monitor_address.c_str(),
-                           ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0) {
-        throw ZmqError(std::string("zmq_socket_monitor: ") + zmq_strerror(zmq_errno()));
-    }
-    ZmqSocket monitor(context_, ZMQ_PAIR);
-    monitor.set(ZMQ_LINGER, 0);
-    monitor.connect(monitor_address);
+    ZmqSocket monitor = watch(socket);
     socket.connect(address);
     socket.send(options_.ready_response);
     clients_[static_cast<size_t>(client_index)] =
         std::make_unique<Client>(std::move(socket), std::move(monitor), output_address, address.starts_with("ipc://"));
 }
 
+// Where the socket's connections and their ends are told from now on.
+ZmqSocket InputThread::watch(ZmqSocket& socket) {
+    std::string address = "inproc://input-monitor-" + std::to_string(monitors_opened_++);
+    if (zmq_socket_monitor(socket.get(), address.c_str(), ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) !=
+        0) {
+        throw ZmqError(std::string("zmq_socket_monitor: ") + zmq_strerror(zmq_errno()));
+    }
+    ZmqSocket monitor(context_, ZMQ_PAIR);
+    monitor.set(ZMQ_LINGER, 0);
+    monitor.connect(address);
+    return monitor;
+}
+
 InputThread::~InputThread() {
     stop();
     close(stop_event_);
+}
+
+void InputThread::watch_control(ZmqSocket& control, const std::string& address) {
+    control_monitor_ = std::make_unique<ZmqSocket>(watch(control));
+    control_address_ = address;
 }
 
 void InputThread::start(std::unique_ptr<ZmqSocket> control) {
@@ -128,6 +141,7 @@ void InputThread::poll_once(bool& stopped) {
         items.push_back({client->socket.get(), 0, ZMQ_POLLIN, 0});
     }
     if (coordinator_) items.push_back({coordinator_->get(), 0, ZMQ_POLLIN, 0});
+    if (control_) items.push_back({control_monitor_->get(), 0, ZMQ_POLLIN, 0});
     if (control_) items.push_back({control_->get(), 0, ZMQ_POLLIN, 0});
     if (zmq_poll(items.data(), static_cast<int>(items.size()), -1) < 0) {
         if (zmq_errno() == EINTR) return;
@@ -149,13 +163,34 @@ void InputThread::poll_once(bool& stopped) {
         if ((item++)->revents) receive_all(static_cast<int>(i));
     }
     if (coordinator_ && (item++)->revents) drain_coordinator();
+    if (control_ && (item++)->revents) handle_control_monitor();
     // Last: it changes who the clients are.
     if (control_ && item->revents) handle_control();
+}
+
+// vLLM's launcher closes the handshake port when all engines are ready. It is not dialled ten times a second for ever.
+void InputThread::handle_control_monitor() {
+    ZmqSocket::Message event;
+    while (control_monitor_->receive(event, 2, 4096)) {
+        uint16_t kind = 0;
+        if (event.num_frames > 0 && event.frames[0].size() >= 6)
+            std::memcpy(&kind, event.frames[0].data(), sizeof kind);
+        if (kind != ZMQ_EVENT_DISCONNECTED || redials_slowly_) continue;
+        redials_slowly_ = true;
+        log(LogLevel::info, "%s is closed: it is dialled again after %d s, then ever more seldom",
+            control_address_.c_str(), redial_ms / 1000);
+        control_->set(ZMQ_RECONNECT_IVL, redial_ms);
+        control_->set(ZMQ_RECONNECT_IVL_MAX, longest_redial_ms);
+        // The options are for new connections.
+        zmq_disconnect(control_->get(), control_address_.c_str());
+        control_->connect(control_address_);
+    }
 }
 
 void InputThread::handle_control() {
     ZmqSocket::Message message;
     while (control_->receive(message, 1, 65536)) {
+        commanded_ = true;
         ControlCommand command;
         std::string error;
         try {
@@ -198,7 +233,8 @@ std::string InputThread::carry_out(const ControlCommand& command) {
 }
 
 void InputThread::report(std::string_view status, int client_index, std::string_view error) {
-    if (control_) control_->send(encode_control_event(status, client_index, error));
+    // A supervisor of vLLM takes what it does not expect for a broken engine, so who gives no commands hears nothing.
+    if (control_ && commanded_) control_->send(encode_control_event(status, client_index, error));
 }
 
 void InputThread::receive_all(int client_index) {

@@ -50,6 +50,9 @@ class InputThread {
     InputThread(const InputThread&) = delete;
     InputThread& operator=(const InputThread&) = delete;
 
+    // Notes when the other end closes the socket that start() will get; to be called before it may. `address`: where it
+    // is connected.
+    void watch_control(ZmqSocket& control, const std::string& address);
     // `control`: where commands come from, if anywhere.
     void start(std::unique_ptr<ZmqSocket> control = nullptr);
     void stop();
@@ -66,6 +69,8 @@ class InputThread {
     void open_client(int client_index, const std::string& address, const std::string& output_address);
     void run();
     void poll_once(bool& stopped);
+    ZmqSocket watch(ZmqSocket& socket);
+    void handle_control_monitor();
     void handle_control();
     std::string carry_out(const ControlCommand& command);
     void report(std::string_view status, int client_index, std::string_view error = {});
@@ -86,6 +91,10 @@ class InputThread {
     int monitors_opened_ = 0;
     std::unique_ptr<ZmqSocket> coordinator_;
     std::unique_ptr<ZmqSocket> control_;
+    std::unique_ptr<ZmqSocket> control_monitor_;
+    std::string control_address_;
+    bool commanded_ = false;
+    bool redials_slowly_ = false;
     ZmqSocket::Message message_;
     std::vector<std::span<const uint8_t>> views_;
     int stop_event_;

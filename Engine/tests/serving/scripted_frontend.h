@@ -86,6 +86,8 @@ class ScriptedFrontend {
     int add_client();
     std::string input_address(int client) const { return "ipc://" + directory_ + "/in-" + std::to_string(client); }
     std::string output_address(int client) const { return "ipc://" + directory_ + "/out-" + std::to_string(client); }
+    // As vLLM's launcher does when all engines are ready.
+    void close_handshake() { handshake_.reset(); }
     // To the engine's handshake socket, after READY.
     void send_control(const Bytes& payload);
     // The next message from there, described.
