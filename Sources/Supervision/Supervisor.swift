@@ -42,6 +42,8 @@ package final class Supervisor {
     var recovery: EngineRecovery?
     /// The exchange of the frontend that is under way.
     var swap: FrontendSwap?
+    /// Answers on TLS sockets in place of frontends that do not any more.
+    var refusal: RefusingProcess?
     /// The program that is asked what kind of frontend it is, for a swap.
     var contractProbe: ContractProbe?
     /// How often frontends that share their metrics were started together.
@@ -332,144 +334,7 @@ package final class Supervisor {
         return true
     }
 
-    /// Gives the frontends time to end their streams before they are stopped.
-    private func announceEngineDeath() {
-        enter("engine lost")
-        sendEngineDead()
-        // vLLM's Python server ends by itself about a second after it learnt of it.
-        wait(forFrontendsAtMost: frontends?.kind == .python ? .seconds(1) : .milliseconds(500))
-    }
-
-    private func wait(forFrontendsAtMost patience: Duration) {
-        guard let frontends else { return }
-        waitForSentinels(frontends.processes, on: loop, until: .now + patience) {
-            frontends.processes.contains { $0.isAlive }
-        }
-    }
-
-    // MARK: - Stop
-
-    /// The one way down: frontends first, so that they can end their streams while the engines still answer, then the
-    /// engines. Returns the names of those that had to be killed.
-    @discardableResult
-    private func stop(signals: SignalSource) -> [String] {
-        probe?.stop()
-        let patience = drainTimeout ?? configuration.shutdownTimeout
-        enter(patience > .zero && signals.stopRequested ? "draining" : "stopping")
-        let begin = ContinuousClock.now
-        let signalsBefore = max(signals.stopRequests.count, 1)
-        var toldForeignFrontend = frontends?.kind == .swift
-        let isInterrupted = { [unowned self] in
-            guard signals.stopRequests.count > signalsBefore else { return false }
-            if !toldForeignFrontend {
-                toldForeignFrontend = true
-                sendEngineDead()
-            }
-            return true
-        }
-        let responders = answerForForeignFrontends()
-        defer { stopAnswering(responders) }
-        if drainTimeout != nil { drainFrontends(until: begin + patience, isInterrupted: isInterrupted) }
-        if !responders.isEmpty { finishForeignConnections(until: begin + patience, isInterrupted: isInterrupted) }
-        let courtesy = endStreamsOfForeignFrontend(signals: signals)
-        defer { loop.cancel(courtesy) }
-        // Without time to drain, what the engine still computes only keeps the processors from the frontend.
-        let early =
-            patience > .zero
-            ? nil
-            : loop.schedule(after: .milliseconds(400)) { [unowned self] in
-                for engine in engines?.processes ?? [] { engine.terminate() }
-            }
-        defer { loop.cancel(early) }
-        var killed = frontends?.shutdown(timeout: configuration.shutdownTimeout, isInterrupted: isInterrupted) ?? []
-        killed += swap?.idle.shutdown(timeout: .zero, isInterrupted: isInterrupted) ?? []
-        stopAnswering(responders)
-        enter("stopping")
-        // An engine with unsent answers waits for a frontend to take them, but there is none any more: a second signal
-        // ends it at once.
-        let reminder = loop.schedule(after: .milliseconds(500)) { [unowned self] in
-            for engine in engines?.processes ?? [] { engine.terminate() }
-        }
-        defer { loop.cancel(reminder) }
-        let remaining = patience - (ContinuousClock.now - begin)
-        killed += engines?.shutdown(timeout: max(remaining, .seconds(5)), isInterrupted: isInterrupted) ?? []
-        killed += coordinator?.shutdown(timeout: nil, isInterrupted: isInterrupted) ?? []
-        return killed
-    }
-
-    /// Our own frontend refuses new requests while it finishes the others; vLLM's stop accepting, or answer nonsense until
-    /// they do. So new connections go to a socket of ours, and what waits in the queue of theirs is answered here, too.
-    /// Copies of sockets that nobody needs are closed: the port is refused as soon as the last one is gone.
-    private func answerForForeignFrontends() -> [UnavailableResponder] {
-        let split = frontends as? SplitFrontendManager
-        guard !configuration.usesTLS, frontends?.kind != .swift, let listener, listener.isListening else {
-            listener?.leave()
-            split?.stopListening()
-            return []
-        }
-        let theirs = split?.parts.filter { $0.manager.kind != .swift }.map(\.listener) ?? [listener]
-        var answering = theirs
-        do {
-            // Not for unix sockets: there the two accept side by side until the frontend stops.
-            let group = try split?.group ?? ReusePortGroup(first: listener, weights: [1])
-            answering.append(try group.takeOver())
-        } catch {
-            logger.debug("new connections are not kept from the frontend: \(error)")
-        }
-        split?.stopListening(except: answering)
-        if !answering.contains(where: { $0 === listener }) { listener.close() }
-        return answering.map { UnavailableResponder($0, .shuttingDown, loop: loop) }
-    }
-
-    private func stopAnswering(_ responders: [UnavailableResponder]) {
-        for responder in responders { responder.end() }
-        listener?.close()
-        (frontends as? SplitFrontendManager)?.stopListening()
-    }
-
-    /// Our frontend has a signal for finishing what is running, whatever its own timeout; it refuses new requests then.
-    private func drainFrontends(until deadline: ContinuousClock.Instant, isInterrupted: () -> Bool) {
-        guard let frontends, frontends.kind == .swift else { return }
-        for process in frontends.processes { process.send(signal: SIGUSR1) }
-        waitForSentinels(frontends.processes, on: loop, until: deadline) {
-            frontends.processes.contains { $0.isAlive } && !isInterrupted()
-        }
-    }
-
-    /// vLLM's Python server gives its engine up at the first signal, whatever is still running, and its Rust frontend does
-    /// not know of the drain command's timeout. So they are told to stop only when their clients have gone, who get no
-    /// new connections meanwhile.
-    private func finishForeignConnections(until deadline: ContinuousClock.Instant, isInterrupted: () -> Bool) {
-        guard let frontends, let port = listener?.port, !(frontends is SplitFrontendManager),
-            frontends.kind == .python || (frontends.kind == .rust && drainTimeout != nil)
-        else { return }
-        let pids = frontends.processes.map(\.pid)
-        var timer: EventLoop.TimerID?
-        var isBusy = true
-        func look() {
-            isBusy = PortOwner.connections(of: pids, on: port) > 0
-            timer = loop.schedule(after: .milliseconds(100)) { look() }
-        }
-        look()
-        waitForSentinels(frontends.processes, on: loop, until: deadline - .milliseconds(200)) {
-            isBusy && frontends.processes.contains { $0.isAlive } && !isInterrupted()
-        }
-        loop.cancel(timer)
-    }
-
-    /// When the time to drain is over, vLLM's Rust frontend cuts its open streams without a last event, and its Python
-    /// server waits for them for ever; ours ends them. Telling those shortly before that the engine is gone makes them
-    /// end their streams properly.
-    private func endStreamsOfForeignFrontend(signals: SignalSource) -> EventLoop.TimerID? {
-        guard signals.stopRequested, let kind = frontends?.kind, kind != .swift else { return nil }
-        let lead = Duration.milliseconds(200)
-        if configuration.shutdownTimeout > lead {
-            return loop.schedule(after: configuration.shutdownTimeout - lead) { [unowned self] in sendEngineDead() }
-        }
-        sendEngineDead()
-        wait(forFrontendsAtMost: lead)
-        return nil
-    }
+    // MARK: - Ends
 
     private func fail(_ error: SupervisionError, signals: SignalSource) -> ExitCode {
         let failed = children.first { !$0.process.isAlive }
@@ -490,7 +355,7 @@ package final class Supervisor {
     }
 
     private func tearDown() {
-        probe?.stop()
+        stopProbe()
         control?.close()
         handshake?.close()
         listener?.close()
@@ -508,7 +373,7 @@ package final class Supervisor {
     /// Orphans of our descendants are re-parented to us (also when we are PID 1); somebody has to reap them.
     private func reapStrangers() {
         var known = children.map(\.process.pid)
-        known += (swap?.idle.processes ?? []).map(\.pid) + (contractProbe?.pids ?? [])
+        known += (swap?.idle.processes ?? []).map(\.pid) + (contractProbe?.pids ?? []) + (refusal?.pids ?? [])
         if let reaper = orphanGuard?.reaperPid { known.append(reaper) }
         var reaped: pid_t = 0
         repeat {

@@ -13,6 +13,7 @@ enum VLLMSwift {
           frontend    answer the OpenAI API for vLLM engines; started by a supervisor
                       (`vllm-swift frontend --help`)
           serve       the same for engines that others start, here or on other machines
+          refuse      answer 503 while another frontend finishes; started by `vllm-engine`
           render      turn requests into what an engine would get, without an engine
 
           --version   print the version
@@ -26,13 +27,16 @@ enum VLLMSwift {
         switch words.first {
         case "frontend": return runAPIServerWorker(Array(words.dropFirst()))
         case "serve": return serve(.serve, Array(words.dropFirst()))
+        case "refuse": return refuse(Array(words.dropFirst()))
         case "render": return serve(.render, Array(words.dropFirst()))
         case "--version", "-V": return output("vllm-swift \(ProductVersion.text)\n")
         case "--help", "-h", "help": return output(help)
         case nil: return fail("a command is needed", help: "vllm-swift --help")
         case let word?:
             let hint =
-                SpellingHint.nearest(to: word, in: ["frontend", "serve", "render"]).map { "; did you mean \($0)?" }
+                SpellingHint.nearest(to: word, in: ["frontend", "serve", "refuse", "render"]).map {
+                    "; did you mean \($0)?"
+                }
                 ?? ""
             return fail("unknown command '\(word)'\(hint)", help: "vllm-swift --help")
         }
@@ -58,6 +62,17 @@ enum VLLMSwift {
             }
         } catch {
             return fail(error.description, help: "vllm-swift frontend --help")
+        }
+    }
+
+    private static func refuse(_ words: [String]) -> Int32 {
+        do throws(UsageError) {
+            switch try RefusalProgram.parse(words) {
+            case .help: return output(RefusalProgram.help)
+            case .run(let program): return program.run(environment: try prepare(), logger: Logger(label: "refusal"))
+            }
+        } catch {
+            return fail(error.description, help: "vllm-swift refuse --help")
         }
     }
 

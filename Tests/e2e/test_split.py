@@ -152,6 +152,33 @@ def test_swift_beside_python(start_mock, tmp_path):
     ask(server, 20)
 
 
+@pytest.mark.parametrize("options", [
+    pytest.param(("--frontend", "swift,rust", "--frontend-binary", f",{RUST}"), marks=needs_rust, id="rust"),
+    pytest.param(("--frontend", "swift,python", "--python", PYTHON), marks=needs_python, id="python"),
+])
+def test_streams_of_different_frontends_finish(start_mock, options, tmp_path):
+    """vLLM's Python server would give its streams up at the first signal."""
+    server = start_mock(*options, "--split", "50/50", "--shutdown-timeout", "60",
+                        environment={"TORCHINDUCTOR_CACHE_DIR": str(tmp_path)})
+    streams = [BackgroundStream(server, 200) for _ in range(12)]
+    for stream in streams:
+        stream.wait_for_tokens(2)
+    server.process.send_signal(signal.SIGTERM)
+    seen = []
+
+    def refused():
+        seen.append(server.post("/v1/completions", BODY))
+        return seen[-1].status == 503
+
+    assert wait_until(refused, 5), seen
+    assert [server.post("/v1/completions", BODY).status for _ in range(10)] == [503] * 10
+    for stream in streams:
+        events = stream.finish()
+        assert events[-1] == "[DONE]" and '"finish_reason":"length"' in events[-2].replace(" ", ""), events[-2]
+    assert server.wait_exit(20) == 0
+    server.assert_gone()
+
+
 @pytest.mark.parametrize("args, text", [
     (["--frontend", "swift,swift"], "needs --split"),
     (["--frontend", "swift,swift", "--split", "50"], "--split 50 must give each"),

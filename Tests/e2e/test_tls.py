@@ -5,13 +5,15 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import ssl
 import subprocess
 import threading
 
 import pytest
 
-from server import DEFAULT_MODEL, wait_until
+from foreign import each_foreign
+from server import DEFAULT_MODEL, START_DEADLINE, wait_until
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
 
@@ -52,7 +54,7 @@ def start(start_server):
     def start(*args):
         server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m", "--mock-itl-ms", "20", *args,
                               wait=False)
-        assert wait_until(lambda: "Try it" in server.log() or server.process.poll() is not None, 30)
+        assert wait_until(lambda: "Try it" in server.log() or server.process.poll() is not None, START_DEADLINE)
         server.remember_processes()
         return server
 
@@ -240,3 +242,42 @@ def test_unusable_options_end_the_start(start, authority, args, text):
     words = ["--ssl-certfile", str(certificate)] + ([] if "--ssl-keyfile" in args else ["--ssl-keyfile", str(key)])
     server = start(*words, *args)
     assert server.wait_exit(20) == 4 and text in server.log(), server.log()[-2000:]
+
+
+@each_foreign
+def test_new_connections_get_503_while_a_foreign_frontend_finishes(start, authority, foreign, tmp_path, monkeypatch):
+    """The supervisor speaks no TLS: a process of our frontend's program answers in its place."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    certificate, key = authority.issue("drained")
+    server = start(*foreign, "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--max-model-len", "2048",
+                   "--shutdown-timeout", "60")
+    context = client_context(authority)
+    stream = connect(server, context)
+    stream.request("POST", "/v1/completions", json.dumps({"model": "m", "prompt": "x", "max_tokens": 300, "ignore_eos": True,
+                                                          "stream": True}), {"Content-Type": "application/json"})
+    answer = stream.getresponse()
+    assert answer.status == 200 and answer.readline().startswith(b"data: {")
+    server.process.send_signal(signal.SIGTERM)
+    seen = []
+
+    def refused():
+        connection = connect(server, context)
+        connection.request("GET", "/v1/models")
+        refusal = connection.getresponse()
+        seen.append((refusal.status, refusal.getheader("Retry-After"), refusal.read()))
+        connection.close()
+        return seen[-1][0] == 503
+
+    def begins():
+        try:
+            return refused()
+        except OSError as error:  # a handshake that the frontend cuts when it stops accepting
+            seen.append(error)
+
+    assert wait_until(begins, 10), seen
+    assert seen[-1][1] == "1" and json.loads(seen[-1][2])["error"]["message"] == "The server is shutting down."
+    assert all(refused() for _ in range(10)), seen
+    assert answer.read().rstrip().endswith(b"data: [DONE]")
+    stream.close()
+    assert server.wait_exit(15) == 0
+    server.assert_gone()

@@ -243,7 +243,10 @@ final class HTTPConnection: ChannelDuplexHandler {
 
     /// 404, or for a trailing slash too many the way to the real place, as in the Python server.
     private func refuseUnknownPath(_ exchange: HTTPExchange) -> Bool {
-        if path.count > 1, path.hasSuffix("/"), service.router.entry(for: String(path.dropLast())) != nil {
+        if service.router.isEmpty {
+            exchange.endCause = "shutdown"
+            exchange.send(.serviceUnavailable("The server is shutting down."))
+        } else if path.count > 1, path.hasSuffix("/"), service.router.entry(for: String(path.dropLast())) != nil {
             let target = service.rootPath + path.dropLast() + (query.isEmpty ? "" : "?\(query)")
             exchange.send(
                 status: .temporaryRedirect, contentType: "", headers: ["location": target], body: ByteBuffer())

@@ -50,6 +50,9 @@ package struct Router: Sendable {
         add(method, path, options, ClosureHandler(body: handle))
     }
 
+    /// There is nothing that could be asked for.
+    var isEmpty: Bool { entries.isEmpty }
+
     func entry(for path: String) -> Entry? { entries[path] }
 
     package func has(_ method: HTTPMethod, _ path: String) -> Bool {
