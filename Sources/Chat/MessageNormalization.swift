@@ -67,7 +67,7 @@ enum MessageNormalization {
             throw ChatError("this model takes text only; a content part of type '\(type)' is not supported")
         }
         guard ["text", "refusal", "thinking"].contains(type) else {
-            throw ChatError("unsupported content part type '\(type)' (supported: text, refusal, thinking)")
+            throw ChatError("unsupported content part type '\(type.prefix(100))' (supported: text, refusal, thinking)")
         }
         guard let text = object[type]?.stringValue else {
             throw ChatError("a content part of type '\(type)' needs '\(type)' with a string")
