@@ -23,8 +23,10 @@ package struct ServeConfiguration {
     /// Its engines run in lockstep if there are several.
     package var modelIsMixtureOfExperts = false
 
-    package var host = "127.0.0.1"
-    package var port: UInt16 = 8000
+    package static let defaultHost = "127.0.0.1"
+    package static let defaultPort: UInt16 = 8000
+    package var host = defaultHost
+    package var port = defaultPort
     /// Unix socket instead of host and port.
     package var unixSocketPath: String?
     package var usesTLS = false

@@ -201,6 +201,7 @@ package final class Supervisor {
     }
 
     private func bindHTTP() throws -> HTTPListener {
+        if let listener = try HTTPListener.passed(for: configuration) { return listener }
         if let path = configuration.unixSocketPath { return try .bind(path: path) }
         return try .bind(
             host: configuration.host, port: configuration.port, scheme: configuration.usesTLS ? "https" : "http")

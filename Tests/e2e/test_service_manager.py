@@ -3,12 +3,13 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
 
 import pytest
 
 import processes
-from server import DEFAULT_MODEL, wait_until
+from server import BINARY, DEFAULT_MODEL, wait_until
 
 MOCK = ["mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name", "m"]
 WATCHDOG = 0.2
@@ -106,3 +107,78 @@ def test_a_manager_that_is_gone_stops_nobody(start_server, manager):
     server = start_server(*MOCK, environment=manager.variables)
     assert server.get("/health").status == 200
     server.stop()
+
+
+class PassedSocket:
+    """A listening socket as a service manager passes it: descriptor 3, and variables with the pid of the program."""
+
+    PASS = 'fd=$1; shift; exec 3<&$fd; LISTEN_PID=$$ LISTEN_FDS=${COUNT:-1} exec "$@"'
+
+    def __init__(self, listener):
+        self.listener = listener
+        listener.set_inheritable(True)
+
+    def command(self, *arguments):
+        return ["bash", "-c", self.PASS, "pass", str(self.listener.fileno()), BINARY, *MOCK, *arguments]
+
+    def start(self, *arguments, **options):
+        return subprocess.Popen(self.command(*arguments), pass_fds=[self.listener.fileno()], stderr=subprocess.PIPE, text=True, **options)
+
+    def refusal(self, *arguments, **variables):
+        result = self.start(*arguments, env=os.environ | variables)
+        text = result.communicate(timeout=20)[1]
+        assert result.returncode == 2, (result.returncode, text)
+        return text.strip().splitlines()[-1]
+
+
+def complete(listener):
+    """A request that is sent whether or not anybody serves, on its own connection."""
+    connection = socket.socket(listener.family)
+    connection.settimeout(20)
+    connection.connect(listener.getsockname())
+    body = b'{"model": "m", "prompt": "hello", "max_tokens": 5, "ignore_eos": true}'
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: m\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                       + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    return connection
+
+
+def answer(connection):
+    with connection, connection.makefile("rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_a_socket_that_the_manager_passes(family, tmp_path):
+    address = ("127.0.0.1", 0) if family == "tcp" else str(tmp_path / "s")
+    with socket.socket(socket.AF_INET if family == "tcp" else socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        passed = PassedSocket(listener)
+        named = ["--port", str(listener.getsockname()[1])] if family == "tcp" else ["--uds", address]
+        for arguments in ([], named):
+            # Comes before there is a service, and after the one of the last turn has ended.
+            early = complete(listener)
+            service = passed.start(*arguments)
+            try:
+                assert b'"completion_tokens":5' in answer(early)
+                assert b'"completion_tokens":5' in answer(complete(listener))
+                known = processes.descendants(service.pid)
+                service.send_signal(signal.SIGTERM)
+                assert service.wait(10) == 0
+            finally:
+                service.kill()
+                service.communicate()
+            assert wait_until(lambda: not processes.alive(known), 5)
+        if family == "unix":
+            assert (tmp_path / "s").exists()
+
+
+def test_what_cannot_be_served_of_a_manager(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        passed = PassedSocket(listener)
+        assert "leave --host, --port and --uds out" in passed.refusal("--uds", str(tmp_path / "s"))
+        assert "leave --host, --port and --uds out" in passed.refusal("--port", "1")
+        assert "leave --host, --port and --uds out" in passed.refusal("--host", "::1")
+        assert "--split needs sockets of its own" in passed.refusal("--frontend", "swift,swift", "--split", "1/1")
+        assert "one socket is served" in passed.refusal(COUNT="2")
+        assert "no listening stream socket" in PassedSocket(other).refusal()

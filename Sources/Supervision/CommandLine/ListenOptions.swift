@@ -3,10 +3,10 @@ import ArgumentParser
 /// Where clients connect and what guards the door.
 package struct ListenOptions: ParsableArguments {
     @Option(help: "Address to listen on; 0.0.0.0 or :: for all interfaces.")
-    package var host: String = "127.0.0.1"
+    package var host = ServeConfiguration.defaultHost
 
     @Option(help: "Port to listen on; 0 lets the system choose.")
-    package var port: UInt16 = 8000
+    package var port = ServeConfiguration.defaultPort
 
     @Option(help: ArgumentHelp("Unix socket to listen on instead of host and port.", valueName: "path"))
     package var uds: String?
@@ -80,8 +80,8 @@ package struct ListenOptions: ParsableArguments {
     }
 
     func add(to arguments: inout FrontendArguments) {
-        if host != "127.0.0.1" { arguments.set("host", host) }
-        if port != 8000 { arguments.set("port", Int(port)) }
+        if host != ServeConfiguration.defaultHost { arguments.set("host", host) }
+        if port != ServeConfiguration.defaultPort { arguments.set("port", Int(port)) }
         arguments.set("uds", uds)
         arguments.set("ssl_keyfile", sslKeyfile)
         arguments.set("ssl_certfile", sslCertfile)

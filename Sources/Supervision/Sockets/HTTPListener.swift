@@ -1,6 +1,7 @@
 import Glibc
 
-/// The HTTP socket: bound here first of all, handed to the frontend which calls `listen` on it, kept for its successors.
+/// The HTTP socket: bound here first of all (or passed by a service manager), handed to the frontend which calls `listen`
+/// on it, kept for its successors.
 package final class HTTPListener {
     package let descriptor: FileDescriptor
     /// `http://127.0.0.1:8000` or `unix:/path`.
@@ -11,7 +12,7 @@ package final class HTTPListener {
     let probeAddress: SocketAddress
     private var unixPath: String?
 
-    private init(
+    init(
         descriptor: FileDescriptor, displayAddress: String, port: UInt16?, probeAddress: SocketAddress,
         unixPath: String?
     ) {
@@ -35,10 +36,12 @@ package final class HTTPListener {
     func leave() { descriptor.close() }
 
     /// Whether the frontend has called `listen`.
-    package var isListening: Bool {
+    package var isListening: Bool { Self.isListening(descriptor.rawValue) }
+
+    static func isListening(_ descriptor: Int32) -> Bool {
         var value: Int32 = 0
         var length = socklen_t(MemoryLayout<Int32>.size)
-        return getsockopt(descriptor.rawValue, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
+        return getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 && value != 0
     }
 
     /// To be called once this run has noted its address where other runs look (`RuntimeDirectory.note`), and before

@@ -91,6 +91,13 @@ package struct SocketAddress {
         }
     }
 
+    /// Of a unix socket in the file system; nil for all others.
+    var path: String? {
+        guard family == AF_UNIX, length > 2 else { return nil }
+        let bytes = withUnsafeBytes(of: storage) { $0[2..<Int(length)].prefix { $0 != 0 }.map { $0 } }
+        return bytes.isEmpty ? nil : String(decoding: bytes, as: UTF8.self)
+    }
+
     package var isWildcard: Bool { !addressBytes.isEmpty && addressBytes.allSatisfy { $0 == 0 } }
 
     /// Numeric host, IPv6 without brackets.
