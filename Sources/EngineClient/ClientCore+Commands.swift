@@ -55,6 +55,10 @@ extension ClientCore {
             reject(handle, pending, .requestFailed(reason: "data parallel rank \(rank) is not connected"))
             return
         }
+        if engines[index].isBehind {
+            reject(handle, pending, isBehind(index))
+            return
+        }
         announceFirstRequest(engine: engines[index].rank, family: family)
         let wireID = registry.insert(handle, pending, engine: index)
         let request = pending.request
@@ -72,10 +76,11 @@ extension ClientCore {
         }
         engines[index].inFlight += 1
         engines[index].admittedSinceStats += 1
-        if !send(.add, to: index) {
-            let slot = Int(handle.slot)
-            finish(slot, .failed(.requestFailed(reason: "engine \(engines[index].rank) cannot be reached")))
-        }
+        if let failure = send(.add, to: index) { finish(Int(handle.slot), .failed(failure)) }
+    }
+
+    private func isBehind(_ index: Int) -> EngineFailure {
+        .engineBehind(reason: "engine \(engines[index].rank) does not read what it is sent")
     }
 
     /// Why a request must not be sent: the last line of defence, because a real engine goes deaf or dies of some of these.
@@ -145,7 +150,8 @@ extension ClientCore {
                 rest = rest.dropFirst(Self.abortBatch)
                 scratch.removeAll(keepingCapacity: true)
                 AbortRequest.encode(batch, into: &scratch)
-                if !send(.abort, to: index) {
+                // Few bytes of those that the request took, which was queued: no reason to wait for the engine.
+                if send(.abort, to: index, always: true) != nil {
                     // The engine is gone, and its requests with it.
                     logger.debug("abort not sent", metadata: ["engine": "\(engines[index].rank)"])
                 }
@@ -155,10 +161,30 @@ extension ClientCore {
     }
 
     /// Queues `scratch` for an engine.
-    /// - Returns: false if the engine has no connection.
-    func send(_ type: EngineRequestType, to index: Int) -> Bool {
-        withUnsafeBytes(of: type.rawValue) { type in
-            scratch.withUnsafeBytes { sockets.input.send([type, $0], to: engines[index].identity) }
+    /// - Parameter always: also for an engine that does not read.
+    /// - Returns: why that is not possible; nil = queued.
+    func send(_ type: EngineRequestType, to index: Int, always: Bool = false) -> EngineFailure? {
+        let result = withUnsafeBytes(of: type.rawValue) { type in
+            scratch.withUnsafeBytes { sockets.input.send([type, $0], to: engines[index].identity, always: always) }
+        }
+        switch result {
+        case .queued: return nil
+        case .noPeer: return .requestFailed(reason: "engine \(engines[index].rank) cannot be reached")
+        case .peerIsBehind:
+            engines[index].isBehind = true
+            let failure = isBehind(index)
+            logger.error(
+                "engine does not read; it is sent nothing more until it does",
+                metadata: ["engine": "\(engines[index].rank)"])
+            return failure
+        }
+    }
+
+    /// An engine that did not read has caught up.
+    func caughtUp(_ identity: [UInt8]) {
+        for index in engines.indices where engines[index].identity == identity && engines[index].isBehind {
+            engines[index].isBehind = false
+            logger.info("engine reads again", metadata: ["engine": "\(engines[index].rank)"])
         }
     }
 
@@ -190,9 +216,7 @@ extension ClientCore {
             UtilityCall(
                 clientIndex: configuration.clientIndex, callID: id, method: method, arguments: arguments
             ).encode(into: &scratch)
-            if !send(.utility, to: index) {
-                utilities.fail(id, .requestFailed(reason: "engine \(engines[index].rank) cannot be reached"))
-            }
+            if let failure = send(.utility, to: index) { utilities.fail(id, failure) }
         }
     }
 }

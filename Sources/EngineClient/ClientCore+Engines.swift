@@ -50,6 +50,8 @@ extension ClientCore {
 
     private func register(_ response: EngineCoreReadyResponse, _ found: ProtocolFamily, index: Int) {
         let rank = engines[index].rank
+        // The queue was that of the former connection.
+        engines[index].isBehind = false
         if engines[index].isRegistered {
             // A connection that broke and came back is no restart.
             if let id = response.instanceID, id == engines[index].response.instanceID { return }
@@ -156,7 +158,7 @@ extension ClientCore {
         for index in engines.indices where engines[index].isRegistered {
             scratch.removeAll(keepingCapacity: true)
             AbortRequest.encode([][...], into: &scratch)
-            if send(.abort, to: index) { continue }
+            if send(.abort, to: index, always: true) == nil { continue }
             logger.error("engine has hung up", metadata: ["engine": "\(engines[index].rank)"])
             engineDied(index, instance: nil)
         }

@@ -75,6 +75,7 @@ final class ClientCore: @unchecked Sendable {
     func start() {
         sockets.input.onMessage = { self.receiveRegistration($0, from: $1) }
         sockets.input.onReadComplete = { self.finishStep() }
+        sockets.input.onCaughtUp = { self.caughtUp($0) }
         sockets.output.onMessage = { message, _ in self.receiveOutput(message) }
         sockets.output.onReadComplete = { self.finishOutputs() }
         for socket in [sockets.input, sockets.output] { watch(socket) }

@@ -159,7 +159,9 @@ struct ClientSockets {
     let output: ZMTPSocket
 
     init(_ configuration: EngineClientConfiguration, _ eventLoop: any EventLoop) {
-        input = ZMTPSocket(.router, on: eventLoop, maximumMessageSize: configuration.maxFrameSize)
+        input = ZMTPSocket(
+            .router, on: eventLoop, maximumMessageSize: configuration.maxFrameSize,
+            maximumQueuedBytes: configuration.maxQueuedBytes)
         output = ZMTPSocket(.pull, on: eventLoop, maximumMessageSize: configuration.maxFrameSize)
     }
 }

@@ -79,6 +79,8 @@ package enum EngineFailure: Error, Sendable, Equatable {
     case requestFailed(reason: String)
     /// The engine is alive but has not got on for longer than the operator lets requests wait.
     case engineHung(reason: String)
+    /// The engine leaves so much unread that nothing more is queued for it.
+    case engineBehind(reason: String)
     /// The frontend is shutting down.
     case shuttingDown
 }

@@ -31,6 +31,8 @@ package struct EngineClientConfiguration: Sendable {
     package var reconnectTime: Duration = .seconds(1)
     /// Largest message accepted from an engine, in bytes.
     package var maxFrameSize: Int64 = 1 << 30
+    /// Bytes that an engine may leave unread before new requests for it fail: it stands still.
+    package var maxQueuedBytes = 1 << 28
 
     package init(input: Endpoint, output: Endpoint) {
         self.input = input

@@ -8,6 +8,8 @@ struct Engine {
     var isRegistered = false
     /// Is alive and does not get on.
     var isHung = false
+    /// Does not read what is sent to it.
+    var isBehind = false
     var response = EngineCoreReadyResponse()
     /// This frontend's unfinished requests.
     var inFlight = 0
@@ -26,13 +28,16 @@ struct Engine {
     /// Ids to abort with the next message.
     var aborts: [String] = []
 
+    /// Requests that may go anywhere go to others.
+    var getsNothing: Bool { isHung || isBehind }
+
     init(rank: Int) {
         self.rank = rank
         identity = EngineIdentity.encode(rank: rank)
     }
 
     mutating func reset() {
-        (isRegistered, isHung) = (false, false)
+        (isRegistered, isHung, isBehind) = (false, false, false)
         (running, waiting, admittedSinceStats, hasStats) = (0, 0, 0, false)
         published = CoordinatorState.Load(waiting: 0, running: 0, kvCacheUsage: nil)
         aborts.removeAll(keepingCapacity: true)
@@ -111,10 +116,10 @@ struct EngineTable {
 
     /// Whether requests that may go anywhere go here: hung engines get them only when all hang.
     private func isEligible(_ index: Int, _ anyWorks: Bool) -> Bool {
-        engines[index].isRegistered && !(anyWorks && engines[index].isHung)
+        engines[index].isRegistered && !(anyWorks && engines[index].getsNothing)
     }
 
-    private var anyWorks: Bool { engines.contains { $0.isRegistered && !$0.isHung } }
+    private var anyWorks: Bool { engines.contains { $0.isRegistered && !$0.getsNothing } }
 
     /// What the coordinator published: one entry per rank of the deployment.
     mutating func update(_ loads: [CoordinatorState.Load]) {

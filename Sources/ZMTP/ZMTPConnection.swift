@@ -16,6 +16,8 @@ package final class ZMTPConnection: ChannelInboundHandler {
     private var timer: Scheduled<Void>?
     private var hasHandedOut = false
     private var needsFlush = false
+    /// The peer has left more unread than the socket queues for one peer, and has not read all of it since.
+    private var isBehind = false
     /// The peer's name for itself; empty if it has none.
     package private(set) var identity: [UInt8] = []
     /// The handshake was finished once.
@@ -72,6 +74,12 @@ package final class ZMTPConnection: ChannelInboundHandler {
         guard hasHandedOut else { return }
         hasHandedOut = false
         socket.onReadComplete()
+    }
+
+    package func channelWritabilityChanged(context: ChannelHandlerContext) {
+        guard isBehind, context.channel.isWritable else { return }
+        isBehind = false
+        socket.caughtUp(self)
     }
 
     package func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
@@ -140,7 +148,8 @@ package final class ZMTPConnection: ChannelInboundHandler {
             timer?.cancel()
             socket.opened(self)
         case (.open, "PING"):
-            guard body.count >= 2 else { return }
+            // One that asks without reading the answers gets no more of them.
+            guard body.count >= 2, context?.channel.isWritable ?? false else { return }
             write(ZMTPWire.pong(body.dropFirst(2).prefix(16)))
             context?.flush()
         case (_, "ERROR"), (.handshake, _): fail("it refused the handshake")
@@ -164,8 +173,11 @@ package final class ZMTPConnection: ChannelInboundHandler {
     }
 
     /// Queues a message until ``flush()``.
-    func write(frames: [UnsafeRawBufferPointer]) {
-        guard let context else { return }
+    /// - Parameter always: also for a peer that has left too much unread.
+    /// - Returns: false if the peer must read first.
+    func write(frames: [UnsafeRawBufferPointer], always: Bool = false) -> Bool {
+        guard let context else { return true }
+        if !always, leavesTooMuchUnread(context.channel) { return false }
         var buffer = context.channel.allocator.buffer(capacity: frames.reduce(0) { $0 + $1.count + 9 })
         for (index, frame) in frames.enumerated() {
             let more = index + 1 < frames.count ? ZMTPWire.more : 0
@@ -181,6 +193,17 @@ package final class ZMTPConnection: ChannelInboundHandler {
         context.write(wrapOutboundOut(buffer), promise: nil)
         if !needsFlush { socket.unflushed.append(self) }
         needsFlush = true
+        return true
+    }
+
+    /// Once there is too much it stays so until the peer has read nearly all.
+    private func leavesTooMuchUnread(_ channel: any Channel) -> Bool {
+        if isBehind { return true }
+        // Cheap, and true for all that read.
+        if channel.isWritable { return false }
+        let queued = (try? channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0
+        isBehind = queued >= socket.maximumQueuedBytes
+        return isBehind
     }
 
     func flush() {

@@ -4,8 +4,8 @@ import NIOPosix
 
 /// A ZeroMQ socket on an event loop: what libzmq's sockets do for us, without its I/O thread between the peer and the loop.
 ///
-/// Everything but ``open(_:on:)`` happens on the loop. Queues have no limit, as with a high-water mark of 0: the peer is held
-/// up by the kernel's buffers alone. Its callbacks keep nothing alive after ``close(linger:)``.
+/// Everything but ``open(_:)`` happens on the loop. What a peer has not read yet is queued up to a number of bytes, where
+/// libzmq counts messages. Its callbacks keep nothing alive after ``close(linger:)``.
 package final class ZMTPSocket: @unchecked Sendable {
     package enum Kind: String, Sendable {
         case router = "ROUTER"
@@ -31,6 +31,7 @@ package final class ZMTPSocket: @unchecked Sendable {
     package let kind: Kind
     package let eventLoop: any EventLoop
     let maximumMessageSize: Int64
+    let maximumQueuedBytes: Int
 
     /// A message of a peer.
     package var onMessage: (ZMTPMessage, ZMTPConnection) -> Void = { _, _ in }
@@ -40,6 +41,8 @@ package final class ZMTPSocket: @unchecked Sendable {
     package var onOpen: (ZMTPConnection) -> Void = { _ in }
     /// The connection of a peer that had finished the handshake has ended.
     package var onClose: (ZMTPConnection) -> Void = { _ in }
+    /// A peer with an identity that had left too much unread has read it.
+    package var onCaughtUp: ([UInt8]) -> Void = { _ in }
     /// A peer that does not keep to the protocol was disconnected, or the socket cannot accept.
     package var onViolation: (String) -> Void = { _ in }
 
@@ -61,11 +64,17 @@ package final class ZMTPSocket: @unchecked Sendable {
     private static let acceptPause = TimeAmount.milliseconds(50)
     private static let reconnectPause = TimeAmount.milliseconds(100)
 
-    /// - Parameter maximumMessageSize: bytes; a peer that sends more is disconnected.
-    package init(_ kind: Kind, on eventLoop: any EventLoop, maximumMessageSize: Int64 = 1 << 30) {
+    /// - Parameters:
+    ///   - maximumMessageSize: bytes; a peer that sends more is disconnected.
+    ///   - maximumQueuedBytes: what one peer may leave unread before messages for it are refused.
+    package init(
+        _ kind: Kind, on eventLoop: any EventLoop, maximumMessageSize: Int64 = 1 << 30,
+        maximumQueuedBytes: Int = 1 << 28
+    ) {
         self.kind = kind
         self.eventLoop = eventLoop
         self.maximumMessageSize = maximumMessageSize
+        self.maximumQueuedBytes = maximumQueuedBytes
     }
 
     // MARK: - Endpoints
@@ -176,6 +185,10 @@ package final class ZMTPSocket: @unchecked Sendable {
         if remote != nil, !isClosed { reconnectLater() }
     }
 
+    func caughtUp(_ connection: ZMTPConnection) {
+        if routes[connection.identity] === connection { onCaughtUp(connection.identity) }
+    }
+
     func hand(out frames: [Range<Int>], in bytes: UnsafeRawBufferPointer, from connection: ZMTPConnection) {
         guard !isClosed else { return }
         message.begin(frames, in: bytes)
@@ -185,24 +198,36 @@ package final class ZMTPSocket: @unchecked Sendable {
 
     // MARK: - Sending
 
-    /// ROUTER: queues a message for the peer with that identity.
-    /// - Returns: false if there is no such peer.
-    package func send(_ frames: [UnsafeRawBufferPointer], to identity: [UInt8]) -> Bool {
-        guard let connection = routes[identity] else { return false }
-        connection.write(frames: frames)
-        return true
+    package enum SendResult: Sendable {
+        case queued
+        /// Nobody with that identity is connected.
+        case noPeer
+        /// It has left too much unread; ``onCaughtUp`` tells when messages are taken again.
+        case peerIsBehind
     }
 
-    /// Queues a message for a peer.
-    package func send(_ frame: [UInt8], to connection: ZMTPConnection) {
-        frame.withUnsafeBytes { connection.write(frames: [$0]) }
+    /// ROUTER: queues a message for the peer with that identity.
+    /// - Parameter always: also for a peer that has left too much unread.
+    package func send(
+        _ frames: [UnsafeRawBufferPointer], to identity: [UInt8], always: Bool = false
+    ) -> SendResult {
+        guard let connection = routes[identity] else { return .noPeer }
+        return connection.write(frames: frames, always: always) ? .queued : .peerIsBehind
     }
 
     /// Queues a message for every peer.
-    /// - Returns: false if there is none.
+    /// - Returns: false if there is none that takes it.
     package func sendToAll(_ frame: [UInt8]) -> Bool {
-        for connection in connections.values { send(frame, to: connection) }
-        return !connections.isEmpty
+        var taken = false
+        for connection in connections.values where send(frame, to: connection) { taken = true }
+        return taken
+    }
+
+    /// Queues a message for a peer.
+    /// - Returns: false if it has left too much unread.
+    @discardableResult
+    package func send(_ frame: [UInt8], to connection: ZMTPConnection) -> Bool {
+        frame.withUnsafeBytes { connection.write(frames: [$0]) }
     }
 
     /// Sends what is queued.
@@ -219,6 +244,7 @@ package final class ZMTPSocket: @unchecked Sendable {
         guard !isClosed else { return }
         isClosed = true
         (onMessage, onReadComplete, onOpen, onClose, onViolation) = ({ _, _ in }, {}, { _ in }, { _ in }, { _ in })
+        onCaughtUp = { _ in }
         flush()
         listener?.close(promise: nil)
         listener = nil

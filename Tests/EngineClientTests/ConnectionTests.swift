@@ -1,6 +1,7 @@
 import EngineClient
 import EngineProtocol
 import Testing
+import ZeroMQ
 
 /// Engines that nobody but their connection tells about.
 @Suite(.timeLimit(.minutes(1))) struct ConnectionTests {
@@ -49,5 +50,44 @@ import Testing
         #expect(await kept.receiver.finish().tokens == [4])
         await bench.client.shutdown()
         await back.stop()
+    }
+
+    /// The engine of a stopped process: what it does not read may not grow without end, and others do the work.
+    @Test func oneThatDoesNotReadGetsNothingMore() async throws {
+        let bench = try TestBench {
+            $0.engineCount = 2
+            $0.maxQueuedBytes = 300_000
+        }
+        let dealer = try ZMQSocket(.dealer, context: ZMQContext())
+        try dealer.setIdentity([0, 0])
+        try dealer.setReceiveHighWaterMark(1)
+        try dealer.connect(bench.input)
+        var ready: [UInt8] = []
+        ScriptedEngine.response(rank: 0).encode(into: &ready)
+        try dealer.send(ready)
+        let other = try bench.engine(rank: 1)
+        _ = try await bench.client.waitUntilReady()
+
+        let prompt = [Int32](repeating: .max, count: 2000)
+        let requests = (0..<400).map { bench.add("r\($0)", prompt: prompt, rank: 0) }
+        let late = bench.add("late", prompt: prompt, rank: 0)
+        let failure = EngineFailure.engineBehind(reason: "engine 0 does not read what it is sent")
+        #expect(await late.receiver.finish().last?.failure == failure)
+        let refused = requests.filter { $0.receiver.events.last?.failure == failure }
+        #expect(refused.count > 100 && refused.count < 400)
+        #expect(bench.client.inFlight == 400 - refused.count)
+        // The other one has more work by now, and gets the next nevertheless.
+        for index in 0..<3 {
+            _ = bench.add("n\(index)")
+            #expect(try await other.nextAdd().requestID.hasPrefix("n\(index)-"))
+        }
+
+        try dealer.setReceiveTimeout(milliseconds: 20_000)
+        for _ in 0..<(400 - refused.count) { #expect(try dealer.receiveFrames(wait: true)?.first == [0]) }
+        _ = bench.add("again", prompt: prompt, rank: 0)
+        let frames = try #require(try dealer.receiveFrames(wait: true))
+        #expect(frames.first == [0] && String(decoding: frames[1].prefix(12), as: UTF8.self).contains("again-"))
+        await bench.client.shutdown()
+        await other.stop()
     }
 }

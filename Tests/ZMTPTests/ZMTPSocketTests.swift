@@ -13,6 +13,7 @@ private final class Log: Sendable {
         case message([[UInt8]])
         case readComplete
         case violation(String)
+        case caughtUp([UInt8])
     }
 
     private let stream: AsyncStream<Entry>
@@ -27,6 +28,7 @@ private final class Log: Sendable {
             continuation.yield(.message((0..<message.count).map { Array(message[$0]) }))
         }
         socket.onReadComplete = { continuation.yield(.readComplete) }
+        socket.onCaughtUp = { continuation.yield(.caughtUp($0)) }
         socket.onViolation = { continuation.yield(.violation($0)) }
     }
 
@@ -58,11 +60,14 @@ private final class Bench: Sendable {
     let log = Log()
     var address: String { "ipc://\(path)" }
 
-    init(_ kind: ZMTPSocket.Kind, limit: Int64 = 1 << 30, origin: ((String) -> ZMTPSocket.Origin)? = nil) async throws {
+    init(
+        _ kind: ZMTPSocket.Kind, limit: Int64 = 1 << 30, queue: Int = 1 << 28,
+        origin: ((String) -> ZMTPSocket.Origin)? = nil
+    ) async throws {
         var template = Array("/tmp/zmtp-XXXXXX".utf8CString)
         path = String(cString: mkdtemp(&template)) + "/s"
         let loop = MultiThreadedEventLoopGroup.singleton.next()
-        socket = ZMTPSocket(kind, on: loop, maximumMessageSize: limit)
+        socket = ZMTPSocket(kind, on: loop, maximumMessageSize: limit, maximumQueuedBytes: queue)
         try await loop.submit { [log, socket] in log.attach(socket) }.get()
         if kind != .xsub {
             let bound = try socket.open(origin?(path) ?? .bind(address))
@@ -171,7 +176,7 @@ private struct RawPeer {
             socket.flush()
             return results
         }
-        #expect(sent == [true, true, false, false])
+        #expect(sent == [.queued, .queued, .noPeer, .noPeer])
         for dealer in dealers { #expect(try dealer.receiveFrames(wait: true) == [[1], long]) }
         try await bench.close()
     }
@@ -293,13 +298,42 @@ private struct RawPeer {
             try await bench.onLoop { socket in
                 let sent = [UInt8(1)].withUnsafeBytes { socket.send([$0], to: [4, 0]) }
                 socket.flush()
-                return sent
+                return sent == .queued
             })
         let ours = new.read(66)
         _ = new.read(Int(ours[65]))
         #expect(new.read(3) == [0, 1, 1])
         old.close()
         new.close()
+        try await bench.close()
+    }
+
+    /// A peer that does not read takes so much memory and no more, until it has read.
+    @Test func whatIsNotReadIsNotQueuedForEver() async throws {
+        let bench = try await Bench(.router, queue: 1_000_000)
+        let peer = RawPeer(bench.path)
+        peer.write(RawPeer.greeting() + RawPeer.ready("DEALER", identity: [4, 0]))
+        #expect(await bench.log.next() == .opened([4, 0]))
+        let message = [UInt8](repeating: 6, count: 100_000)
+        let send = { @Sendable (socket: ZMTPSocket, always: Bool) in
+            let result = message.withUnsafeBytes { socket.send([$0], to: [4, 0], always: always) }
+            socket.flush()
+            return result
+        }
+        // Beside the queue there is only what the kernel holds.
+        let results = try await bench.onLoop { socket in (0..<100).map { _ in send(socket, false) } }
+        let queued = results.count { $0 == .queued }
+        #expect((10..<30).contains(queued))
+        #expect(results.suffix(100 - queued).allSatisfy { $0 == .peerIsBehind })
+        #expect(try await bench.onLoop { send($0, true) } == .queued)
+        #expect(try await bench.onLoop { send($0, false) } == .peerIsBehind)
+        let ours = peer.read(66)
+        _ = peer.read(Int(ours[65]))
+        let length = (queued + 1) * (9 + message.count)
+        #expect(peer.read(length).count == length)
+        #expect(await bench.log.next() == .caughtUp([4, 0]))
+        #expect(try await bench.onLoop { send($0, false) } == .queued)
+        peer.close()
         try await bench.close()
     }
 

@@ -13,6 +13,7 @@ extension APIError {
             self = .internalError("The engine has died; the server had an error while processing your request.")
         case .requestFailed(let reason): self = .internalError(reason)
         case .engineHung(let reason): self = .gatewayTimeout("The engine hangs: \(reason).")
+        case .engineBehind(let reason): self = .engineHangs(reason)
         case .shuttingDown: self = .serviceUnavailable("The server is shutting down.")
         }
     }

@@ -276,7 +276,7 @@ struct EngineCall {
         case .failure(.engineDead(let reason)):
             throw .serviceUnavailable("The engine is dead: \(reason)", retryAfter: nil)
         case .failure(.requestFailed(let reason)): throw .internalError(reason)
-        case .failure(.engineHung(let reason)): throw .engineHangs(reason)
+        case .failure(.engineHung(let reason)), .failure(.engineBehind(let reason)): throw .engineHangs(reason)
         case .failure(.shuttingDown): throw .serviceUnavailable("The server is shutting down.")
         case .success(let outputs):
             var values: [MessagePackValue] = []
