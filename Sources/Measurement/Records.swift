@@ -470,14 +470,19 @@ package struct RunRules: Sendable, Codable {
     package var stallThreshold: Nanoseconds
     /// Service levels for goodput: metric (`ttft`, `tpot`, `e2el`) to milliseconds.
     package var goodput: [String: Double]
+    /// Part by which two arms may differ and still be called equal; nil in older records.
+    package var equalWithin: Double?
+
+    package static let usualEqualWithin = 0.001
 
     package init(
         latenessLimit: Nanoseconds = 1_000_000, noiseLimit: Double = 0.25, stallThreshold: Nanoseconds = 50_000_000,
-        goodput: [String: Double] = [:]
+        goodput: [String: Double] = [:], equalWithin: Double? = nil
     ) {
         self.latenessLimit = latenessLimit
         self.noiseLimit = noiseLimit
         self.stallThreshold = stallThreshold
         self.goodput = goodput
+        self.equalWithin = equalWithin
     }
 }

@@ -39,6 +39,24 @@ import Testing
         #expect(JSONReport(back).value == JSONReport(report).value)
     }
 
+    @Test func examplesShowEveryKindOfDifference() throws {
+        var run = SyntheticRun(rounds: 3, noiseFloorRounds: 0, requestsPerBlock: 4).make()
+        let names = [
+            "logprobs, chat, streamed", "logprobs, chat, whole", "logprobs, completions, whole", "n=2, chat, whole",
+        ]
+        run.description.features = names
+        for arm in run.equivalence.indices { run.equivalence[arm] += run.equivalence[arm].prefix(names.count) }
+        for index in run.equivalence[1].indices { run.equivalence[1][index].choices[0].text += "!" }
+        run.equivalence[1][12].choices[0].logprobs = "a -0.500 []; "
+        let result = try #require(Report(run, options: fast).equivalence.first)
+        #expect(result.unequalAnswers == 10 && result.unequalFeatures == 4)
+        let told = result.examples.filter { $0.aspect != .chunkings }.map { "\($0.place): \($0.aspect.title)" }
+        #expect(
+            told == (0..<EquivalenceReport.exampleLimit).map { "prompt \($0): texts" } + [
+                "logprobs, chat, streamed: texts", "logprobs, completions, whole: logprobs", "n=2, chat, whole: texts",
+            ])
+    }
+
     @Test func refusalsOfOneArmAreNoDifference() throws {
         let run = run {
             $0.equivalence[1][10].status = 400

@@ -139,6 +139,19 @@ import Testing
         #expect(Verdict.of(same, sense: .latency, noiseFloor: 0.6) == .tooNoisy)
     }
 
+    @Test func whatDoesNotMatterIsEqual() throws {
+        let base = [1.0, 1.5, 0.75, 1.0, 1.25, 0.5]
+        let tiny = try difference(base.map { $0 * 1.0002 }, against: base)
+        #expect(tiny.low > 0 && tiny.high < 0.001)
+        #expect(Verdict.of(tiny, sense: .latency, noiseFloor: 0.0001) == .slower)
+        #expect(Verdict.of(tiny, sense: .latency, noiseFloor: 0.0001, equalWithin: 0.001) == .equal)
+        #expect(Verdict.of(tiny, sense: .cost, noiseFloor: nil, equalWithin: 0.0001) == .dearer)
+        // Noise that is larger than what matters leaves it open.
+        #expect(Verdict.of(tiny, sense: .latency, noiseFloor: 0.002, equalWithin: 0.001) == .noDifferenceShown)
+        let wide = try difference([1.01, 1.5, 0.75, 1.0, 1.25, 0.5], against: base)
+        #expect(Verdict.of(wide, sense: .rate, noiseFloor: nil, equalWithin: 0.001) == .noDifferenceShown)
+    }
+
     /// Experiments with the same frontend on both sides: every round has a state of the machine that both blocks share, and a
     /// part that only one block has; latencies are skewed. At most one in ten may show a difference.
     @Test(arguments: [4, 8])

@@ -14,11 +14,12 @@ package struct ABCommand: ParsableCommand {
             own time is subtracted. The first frontend is compared with each of the others.
 
             EXAMPLES
-              vllm-engine ab --frontends swift,rust --frontend-binary rust=/path/to/vllm-rs
-              vllm-engine ab --frontends swift,rust --workload chat-max --max-concurrency 64,256    a sweep
-              vllm-engine ab --frontends swift,swift --request-rate 100 --mock-itl-ms 5             what noise looks like
-              vllm-engine ab --frontends swift,rust --fail-if 'p99_ttft_added > +5%'                for CI
-              vllm-engine ab --live                                           the frontends of a running --split service
+              with vLLM's        vllm-engine ab --frontend-binary rust=/path/to/vllm-rs
+              a sweep            vllm-engine ab --request-rate 20,40,80,160
+              closed loop        vllm-engine ab --workload chat-max --max-concurrency 64
+              what noise is      vllm-engine ab --frontends swift,swift
+              for CI             vllm-engine ab --fail-if 'p99_ttft_added > +5% at 95%'
+              running --split    vllm-engine ab --live
 
             WORKLOADS
             \(Workload.presets.map { "  \($0.name)\(String(repeating: " ", count: 12 - $0.name.count))\($0.summary)" }
@@ -29,7 +30,8 @@ package struct ABCommand: ParsableCommand {
 
             EXIT CODES
               0  the run is valid and no --fail-if rule holds
-              1  a rule holds or cannot be decided, the client was too slow (void), every round was dropped, or something broke
+              1  a rule holds or cannot be decided, the client was too slow (void),
+                 every round was dropped, or something broke
               2  wrong command line
               4  a service did not start
               128 + the signal's number, such as 130 after ^C
@@ -74,6 +76,12 @@ package struct ABCommand: ParsableCommand {
             valueName: "n"))
     var aaRounds: Int?
 
+    @Option(
+        help: ArgumentHelp(
+            "Differences that lie within this, with their whole interval, are called equal; 0 = none are.",
+            valueName: "percent"))
+    var equalWithin = RunRules.usualEqualWithin * 100
+
     @Option(help: ArgumentHelp("Quiet time before each block.", valueName: "ms"))
     var idleGapMs = 300
 
@@ -104,6 +112,7 @@ package struct ABCommand: ParsableCommand {
         if rounds < 1 || rounds > 1000 { throw ValidationError("--rounds must be from 1 to 1000") }
         if let aaRounds, !(0...1000).contains(aaRounds) { throw ValidationError("--aa-rounds must be from 0 to 1000") }
         if !(0...60000).contains(idleGapMs) { throw ValidationError("--idle-gap-ms must be from 0 to 60000") }
+        if !(0...50).contains(equalWithin) { throw ValidationError("--equal-within must be from 0 to 50 (percent)") }
         if equivalence < 0 { throw ValidationError("--equivalence must not be negative") }
         _ = try specifications()
     }
@@ -170,11 +179,13 @@ package struct ABCommand: ParsableCommand {
         let guess = load.requestCounts(preset, loads: loads, items: 0).max() ?? 1
         let workload = try load.makeWorkload(preset, maker: maker, count: guess)
         let counts = load.requestCounts(preset, loads: loads, items: workload.items.count)
+        var rules = load.rules
+        rules.equalWithin = equalWithin / 100
         let plan = TrialPlan(
             workload: workload, loads: loads, requests: counts, rounds: rounds,
             noiseFloorRounds: aaRounds ?? (rounds > 1 ? 2 * arms.count : 0),
             warmup: load.numWarmups ?? min(counts.max() ?? 1, 64),
-            equivalence: equivalence, idleGap: .milliseconds(idleGapMs), seed: load.seed, rules: load.rules,
+            equivalence: equivalence, idleGap: .milliseconds(idleGapMs), seed: load.seed, rules: rules,
             concurrencyLimit: load.requestRate == nil ? mostAtATime : load.maxConcurrency?.values.first ?? mostAtATime,
             keepsText: false, countsSystemCalls: load.systemCalls, silenceLimit: Nanoseconds(load.silenceTimeout * 1e9),
             model: model)

@@ -12,10 +12,11 @@ package struct BenchCommand: ParsableCommand {
             that what reads its files reads ours.
 
             EXAMPLES
-              vllm-engine bench --request-rate 20 --num-prompts 400             our frontend on the mock engine
-              vllm-engine bench --engine blas --max-concurrency 4               our frontend on the real engine
-              vllm-engine bench --base-url https://host --request-rate 10 --burstiness 0.5 --goodput ttft:200 tpot:50
-              vllm-engine bench --base-url http://host:8000 --dataset-name sharegpt --dataset-path file.json
+              mock engine      vllm-engine bench --request-rate 20 --num-prompts 400
+              real engine      vllm-engine bench --engine blas --max-concurrency 4
+              any server       vllm-engine bench --base-url https://host --request-rate 10
+              a data set       vllm-engine bench --dataset-name custom --dataset-path F
+              service level    vllm-engine bench --request-rate 20 --goodput ttft:200
             """)
 
     @Option(help: ArgumentHelp("Server to measure; default: a service that is started for the run.", valueName: "url"))

@@ -46,6 +46,9 @@ package struct EquivalenceReport: Sendable {
         package let candidate: String
         package let baseline: String
 
+        /// Answers to a feature on another endpoint, or streamed or not, differ in the same way.
+        fileprivate var featureKind: Substring? { feature?.prefix { $0 != "," } }
+
         package var place: String { feature ?? "prompt \(prompt ?? 0)" }
     }
 
@@ -56,7 +59,7 @@ package struct EquivalenceReport: Sendable {
     package let counts: [Count]
     /// Requests for other features of the API, whose answers should be equal too; they are not among the counts.
     package let features: [Feature]
-    /// At most `exampleLimit`.
+    /// Of the prompts at most `exampleLimit`; of the features one of each kind and aspect; of chunk boundaries one.
     package let examples: [Example]
     /// Prompts that an arm did not answer; they count as unequal texts.
     package let unanswered: Int
@@ -116,11 +119,11 @@ package struct EquivalenceReport: Sendable {
                     compared[.texts, default: 0] += 1
                     equal[.texts, default: 0] += same ? 1 : 0
                 }
-                if !same, examples.count < Self.exampleLimit {
-                    examples.append(
+                if !same {
+                    Self.add(
                         Example(
                             prompt: prompt, feature: feature, aspect: .texts, candidate: left.outcome,
-                            baseline: right.outcome))
+                            baseline: right.outcome), to: &examples)
                 }
                 continue
             }
@@ -133,15 +136,11 @@ package struct EquivalenceReport: Sendable {
                 }
                 if same { continue }
                 if aspect != .chunkings { unequal.append(aspect) }
-                // Of what may differ one example is enough.
-                let isNew = aspect != .chunkings || !examples.contains { $0.aspect == .chunkings }
-                if isNew, examples.count < Self.exampleLimit {
-                    let excerpts = Self.difference(first, second)
-                    examples.append(
-                        Example(
-                            prompt: prompt, feature: feature, aspect: aspect, candidate: excerpts.0,
-                            baseline: excerpts.1))
-                }
+                let excerpts = Self.difference(first, second)
+                Self.add(
+                    Example(
+                        prompt: prompt, feature: feature, aspect: aspect, candidate: excerpts.0, baseline: excerpts.1),
+                    to: &examples)
             }
             if !unequal.isEmpty, feature == nil { unequalAnswers += 1 }
         }
@@ -158,6 +157,18 @@ package struct EquivalenceReport: Sendable {
     package var answersEqual: Bool { unequalAnswers == 0 }
 
     package var unequalFeatures: Int { features.count { !$0.unequal.isEmpty } }
+
+    /// Unless enough of them tell the same.
+    private static func add(_ example: Example, to examples: inout [Example]) {
+        let alike = examples.count {
+            // Of what may differ one example is enough.
+            if $0.aspect == .chunkings || example.aspect == .chunkings { return $0.aspect == example.aspect }
+            guard let kind = example.featureKind else { return $0.feature == nil }
+            return $0.featureKind == kind && $0.aspect == example.aspect
+        }
+        let limit = example.feature == nil && example.aspect != .chunkings ? exampleLimit : 1
+        if alike < limit { examples.append(example) }
+    }
 
     /// Both texts from a little before the first difference.
     private static func difference(_ left: String, _ right: String) -> (String, String) {

@@ -62,6 +62,7 @@ package struct JSONReport: Sendable {
                 ("resamples", .number(report.options.resamples)),
                 ("lateness_limit_ms", .finite(Double(rules.latenessLimit) * 1e-6)),
                 ("noise_limit", .finite(rules.noiseLimit)),
+                ("equal_within", .finite(report.run.equalWithin)),
                 ("stall_threshold_ms", .finite(Double(rules.stallThreshold) * 1e-6)),
                 ("goodput_ms", .object(JSONObject(levels))),
             ]))

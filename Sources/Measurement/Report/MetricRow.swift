@@ -25,8 +25,12 @@ package struct MetricRow: Sendable {
     /// - Parameters:
     ///   - columns: per arm, the blocks of the comparison.
     ///   - floor: both sides of the A/A rounds, those of all arms together: alone they are too few to tell; empty without any.
+    ///   - equalWithin: the part by which arms may differ and still be called equal.
     /// - Returns: nil if no arm has a value.
-    init?(_ metric: Metric, columns: [ColumnSamples], floor sides: [ColumnSamples], options: DifferenceOptions) {
+    init?(
+        _ metric: Metric, columns: [ColumnSamples], floor sides: [ColumnSamples], equalWithin: Double,
+        options: DifferenceOptions
+    ) {
         let columns = columns.map { $0.samples(of: metric) }
         values = columns.map { $0.value(metric.statistic) }
         guard values.contains(where: { $0 != nil }) else { return nil }
@@ -50,7 +54,9 @@ package struct MetricRow: Sendable {
             let floor = floor?.kind == difference.kind ? floor?.noiseFloor(rounds: rounds) : nil
             return Comparison(
                 baseline: baseline, difference: difference, noiseFloor: floor,
-                verdict: metric.sense.map { Verdict.of(difference, sense: $0, noiseFloor: floor) })
+                verdict: metric.sense.map {
+                    Verdict.of(difference, sense: $0, noiseFloor: floor, equalWithin: equalWithin)
+                })
         }
     }
 

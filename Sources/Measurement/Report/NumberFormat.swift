@@ -93,6 +93,21 @@ extension RunDescription {
         arms.map { arm in arm.version.map { "\(arm.name) \($0)" } ?? arm.name }.joined(separator: " vs ")
     }
 
+    /// The part by which arms may differ and still be called equal.
+    package var equalWithin: Double { rules.equalWithin ?? RunRules.usualEqualWithin }
+
+    /// The verdict in full: `equal within 0.1%`.
+    private var equalTitle: String {
+        // As it was given: no zeros at the end.
+        var percent = NumberFormat.fixed(equalWithin * 100, 6)
+        while percent.hasSuffix("0") { percent.removeLast() }
+        if percent.hasSuffix(".") { percent.removeLast() }
+        return "\(Verdict.equal.rawValue) within \(percent)%"
+    }
+
+    /// A verdict for people.
+    func title(_ verdict: Verdict) -> String { verdict == .equal ? equalTitle : verdict.rawValue }
+
     var workloadTitle: String {
         var parts = [workload.summary.isEmpty ? workload.name : workload.summary]
         // A summary may have said it already.

@@ -102,7 +102,10 @@ package struct LoadReport: Sendable {
         }
         let columns = arms.map(\.samples)
         let floorColumns = floor.columns.map { ColumnSamples($0.map { measures[$0] }) }
-        rows = Metric.all.compactMap { MetricRow($0, columns: columns, floor: floorColumns, options: options) }
+        let equalWithin = run.description.equalWithin
+        rows = Metric.all.compactMap {
+            MetricRow($0, columns: columns, floor: floorColumns, equalWithin: equalWithin, options: options)
+        }
     }
 
     package func row(_ name: String) -> MetricRow? { rows.first { $0.metric.name == name } }

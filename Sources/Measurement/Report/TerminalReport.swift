@@ -150,6 +150,7 @@ package struct TerminalReport: Sendable {
             return Cell(text: verdict.rawValue + flag, style: .good, alignRight: false)
         case .slower, .dearer:
             return Cell(text: verdict.rawValue, style: .bad, alignRight: false)
+        case .equal: return Cell(text: report.run.title(verdict), style: .faint, alignRight: false)
         case .noDifferenceShown where comparison.detectable == 0 || !full, .tooNoisy where !full:
             // The same in every block: nothing to detect.
             return Cell(text: verdict.rawValue, style: .faint, alignRight: false)

@@ -14,18 +14,28 @@ package enum Verdict: String, Sendable, Equatable, CaseIterable {
     case slower
     case cheaper
     case dearer
+    /// Perhaps a difference, but none that matters.
+    case equal
     case noDifferenceShown = "no difference shown"
     case tooNoisy = "too noisy"
 
     /// - Parameters:
     ///   - noiseFloor: the largest difference that the same frontend against itself is compatible with, of the same kind;
     ///     nil without an A/A run.
+    ///   - equalWithin: relative differences up to this size matter to nobody. Where interval and noise floor are within it the
+    ///     arms are equal, even if the interval excludes 0.
     ///   - usefulDifference: when even a relative difference of this size could have been missed, the run says nothing.
     /// - Note: a difference is shown when its interval excludes 0 and its size exceeds the noise floor, a relative one as a
     ///   ratio: -50 % is as far from equal as +100 %, and no noise is too large for a frontend that takes next to no time.
     package static func of(
-        _ difference: PairedDifference, sense: MetricSense, noiseFloor: Double?, usefulDifference: Double = 0.25
+        _ difference: PairedDifference, sense: MetricSense, noiseFloor: Double?, equalWithin: Double = 0,
+        usefulDifference: Double = 0.25
     ) -> Verdict {
+        if difference.kind == .relative,
+            max(abs(difference.low), abs(difference.high), noiseFloor ?? 0) <= equalWithin
+        {
+            return .equal
+        }
         let excludesZero = difference.low > 0 || difference.high < 0
         if excludesZero, difference.exceeds(noiseFloor ?? 0) {
             let smaller = difference.difference < 0

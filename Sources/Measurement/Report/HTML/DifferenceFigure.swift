@@ -30,7 +30,7 @@ enum DifferenceFigure {
             let y = top + (Double(index) + 0.5) * rowHeight
             drawing.text(left - 12, y + 4, item.row.metric.title, "legend", anchor: .end)
             draw(item.comparison, at: y, x, &drawing)
-            let verdict = report.isVoid ? "void" : item.comparison.verdict?.rawValue ?? ""
+            let verdict = report.isVoid ? "void" : item.comparison.verdict.map(report.run.title) ?? ""
             let style = VerdictStyle.name(item.comparison.verdict, report, baseline)
             drawing.text(
                 width - 152, y + 4, NumberFormat.percent(item.comparison.difference.difference), "legend \(style)",
@@ -108,7 +108,7 @@ enum VerdictStyle {
         switch verdict {
         case .faster, .cheaper: return report.answersDiffer(from: baseline) ? "bad" : "good"
         case .slower, .dearer: return "bad"
-        case .noDifferenceShown, .tooNoisy: return "none"
+        case .equal, .noDifferenceShown, .tooNoisy: return "none"
         }
     }
 }

@@ -115,7 +115,7 @@ package struct HTMLReport: Sendable {
     private func badge(_ comparison: MetricRow.Comparison, unit: String) -> String {
         guard let verdict = comparison.verdict else { return "" }
         let style = VerdictStyle.name(verdict, report, comparison.baseline)
-        var text = report.isVoid ? "void" : verdict.rawValue
+        var text = report.isVoid ? "void" : report.run.title(verdict)
         if !report.isVoid, [.faster, .cheaper].contains(verdict) {
             if style == "bad" {
                 text += ", answers differ"
