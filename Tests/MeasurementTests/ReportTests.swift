@@ -76,6 +76,8 @@ import Testing
         #expect(load.row("frontend_cpu_per_token")?.comparisons.first?.verdict == .cheaper)
         #expect(load.row("engine_cpu_per_token")?.comparisons.first?.verdict == .noDifferenceShown)
         #expect(load.row("bytes_per_token")?.comparisons.first?.verdict == .equal)
+        #expect(load.row("zmq_bytes_per_token")?.values == [84 + 500.0 / 16, 84 + 500.0 / 16])
+        #expect(load.row("zmq_bytes_per_request")?.values == [500, 500])
         #expect(load.row("tokens_per_chunk")?.comparisons.first?.verdict == .some(nil))
         let floor = try #require(load.row("p50_ttft")?.noiseFloor)
         #expect(floor > 0 && floor < 0.1)

@@ -128,6 +128,11 @@ struct SyntheticRun {
                 end: end, frontend: usage(10 * slowdown[arm]), engine: usage(3), client: usage(5),
                 noise: MachineNoise(steal: 0.003, otherCPU: 0.01, loadAverage: 1.2, megahertz: 2400),
                 lateness: ClientLateness(p50: 10_000, p99: 20_000, highest: 20_000)))
+        var traffic = EngineTraffic()
+        traffic.requests = requestsPerBlock
+        traffic.requestBytes = 500 * requestsPerBlock
+        traffic.outputBytes = 84 * requestsPerBlock * outputTokens
+        run.blocks[run.blocks.count - 1].traffic = traffic
         clock = end + 100_000_000
     }
 }

@@ -115,6 +115,10 @@ def test_ab_compares_a_frontend_with_itself(comparison):
         assert (difference["candidate"], difference["baseline"]) == ("swift", "swift-2")
         assert difference["low"] <= difference["difference"] <= difference["high"], name
         assert len(difference["blocks"]) == 2 and difference["verdict"], name
+    # Twice the same frontend says the same to its engine, whose outputs are at least a token each.
+    [traffic] = metrics["zmq_bytes_per_token"]["comparisons"]
+    assert metrics["zmq_bytes_per_token"]["values"]["swift"] > metrics["zmq_bytes_per_request"]["values"]["swift"] / 8 > 8
+    assert abs(traffic["difference"]) < 0.1
     assert metrics["failed_requests"]["values"] == {"swift": 0, "swift-2": 0}
 
     [answers] = document["equivalence"]

@@ -241,8 +241,10 @@ void EngineCore::send_outputs(std::span<const Request* const> requests, std::spa
     outputs.timestamp = monotonic_seconds();
     outputs.weight_version = weight_version_;
     encoder_.encode(outputs, *message);
+    size_t bytes = 0;
+    for (const auto& frame : message->frames) bytes += frame.size();
     output_.send(std::move(message));
-    stamps_.sent(requests, outputs.timestamp);
+    stamps_.sent(requests, outputs.timestamp, bytes);
     recorder_.sent(requests, outputs.timestamp);
 }
 

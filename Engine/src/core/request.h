@@ -71,6 +71,7 @@ struct Request {
 
     // Where it stands.
     double received_at = 0;        // CLOCK_MONOTONIC seconds, as the ADD came off the socket
+    size_t received_bytes = 0;     // of the ADD
     double admitted_at = 0;        // CLOCK_MONOTONIC seconds; later by what was left of the step under way
     uint64_t sequence_number = 0;  // order of admission
     uint64_t random_key = 0;       // key of its random numbers

@@ -22,12 +22,12 @@ class StampFile {
 
     bool is_open() const { return descriptor_ >= 0; }
     void received(const Request& request);
-    // `seconds`: CLOCK_MONOTONIC when the step's message was handed over.
-    void sent(std::span<const Request* const> requests, double seconds);
+    // `seconds`: CLOCK_MONOTONIC when the step's message was handed over; `bytes`: of all its frames.
+    void sent(std::span<const Request* const> requests, double seconds, size_t bytes);
     void flush();
 
   private:
-    void append(double seconds, const Request& request, uint32_t kind, uint32_t tokens);
+    void append(double seconds, const Request& request, uint32_t kind, size_t count);
 
     int descriptor_ = -1;
     std::vector<unsigned char> buffer_;

@@ -264,6 +264,7 @@ void InputThread::handle_message(const ZmqSocket::Message& message, int client_i
     if (auto* add = std::get_if<AddMessage>(&decoded)) {
         Request& request = *add->request;
         request.received_at = monotonic_seconds();
+        for (auto frame : views_) request.received_bytes += frame.size();
         if (auto error = validate_request(request, options_.limits)) {
             queue_.push(RejectedAdd{request.id, request.client_index, validation_error(std::move(*error))});
         } else {

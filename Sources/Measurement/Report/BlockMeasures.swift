@@ -134,6 +134,10 @@ package struct BlockMeasures: Sendable {
         if !rules.goodput.isEmpty { set(.goodput, Double(counts.good), per: block.wallSeconds) }
         set(.bytesPerToken, Double(counts.bytes), per: tokens)
         if let segments = counts.segments { set(.segmentsPerToken, Double(segments), per: tokens) }
+        if let traffic = block.traffic, traffic.requests > 0 {
+            set(.engineBytesPerToken, Double(traffic.requestBytes + traffic.outputBytes), per: tokens)
+            set(.engineBytesPerRequest, Double(traffic.requestBytes), per: Double(traffic.requests))
+        }
         if counts.streams > 0 {
             set(.stalls, Double(counts.stalls) * 1000, per: Double(counts.streams))
             set(.stalledStreams, Double(counts.stalledStreams) * 100, per: Double(counts.streams))

@@ -72,6 +72,8 @@ package enum RatioMetric: String, Sendable, CaseIterable {
     case proportionalMemory = "pss"
     case bytesPerToken = "bytes_per_token"
     case segmentsPerToken = "segments_per_token"
+    case engineBytesPerToken = "zmq_bytes_per_token"
+    case engineBytesPerRequest = "zmq_bytes_per_request"
     case tokensPerChunk = "tokens_per_chunk"
     case failedRequests = "failed_requests"
 }
@@ -214,6 +216,14 @@ package struct Metric: Sendable, Equatable {
             Row(
                 title: "HTTP writes", unit: "/token", sense: .cost, headline: true,
                 formula: "TCP segments with data received by the client, one for each write / output tokens")
+        case .engineBytesPerToken:
+            Row(
+                title: "ZMQ bytes", unit: "/token", sense: .cost, headline: true,
+                formula: "bytes of the messages between frontend and engine, both ways / output tokens")
+        case .engineBytesPerRequest:
+            Row(
+                title: "ZMQ bytes asked", unit: "/req", sense: .cost,
+                formula: "bytes of the ADD messages to the engine / requests")
         case .tokensPerChunk:
             Row(title: "tokens per chunk", unit: "", sense: nil, formula: "output tokens / chunks that carry output")
         case .failedRequests:

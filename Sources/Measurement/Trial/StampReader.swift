@@ -6,11 +6,16 @@ final class StampReader {
     static let recordBytes = 24
     private let path: String
     private var offset = 0
+    /// Since the last `skip`.
+    private(set) var traffic = EngineTraffic()
 
     init(path: String) { self.path = path }
 
     /// Skips what was written before a block.
-    func skip() { offset = size }
+    func skip() {
+        offset = size
+        traffic = EngineTraffic()
+    }
 
     private var size: Int {
         var status = stat()
@@ -34,23 +39,28 @@ final class StampReader {
             filled += count
         }
         offset += filled / Self.recordBytes * Self.recordBytes
-        return Self.parse(bytes[..<(filled / Self.recordBytes * Self.recordBytes)])
+        return Self.parse(bytes[..<(filled / Self.recordBytes * Self.recordBytes)], &traffic)
     }
 
-    static func parse(_ bytes: ArraySlice<UInt8>) -> [UInt64: EngineStamps] {
+    private static func parse(_ bytes: ArraySlice<UInt8>, _ traffic: inout EngineTraffic) -> [UInt64: EngineStamps] {
         var stamps: [UInt64: EngineStamps] = [:]
         bytes.withUnsafeBytes { raw in
             for start in stride(from: 0, to: raw.count - recordBytes + 1, by: recordBytes) {
                 let time = raw.loadUnaligned(fromByteOffset: start, as: Int64.self)
                 let seed = raw.loadUnaligned(fromByteOffset: start + 8, as: UInt64.self)
                 let kind = raw.loadUnaligned(fromByteOffset: start + 16, as: UInt32.self)
-                let tokens = raw.loadUnaligned(fromByteOffset: start + 20, as: UInt32.self)
-                if kind == 0 {
-                    stamps[seed] = EngineStamps(received: time)
-                } else if tokens > 0 {
+                let count = raw.loadUnaligned(fromByteOffset: start + 20, as: UInt32.self)
+                switch kind {
+                case 0: stamps[seed] = EngineStamps(received: time)
+                case 1 where count > 0:
                     // Without its beginning a request is of no use.
                     stamps[seed]?.steps.append(time)
-                    stamps[seed]?.stepTokens.append(UInt16(clamping: tokens))
+                    stamps[seed]?.stepTokens.append(UInt16(clamping: count))
+                case 2:
+                    traffic.requests += 1
+                    traffic.requestBytes += Int(count)
+                case 3: traffic.outputBytes += Int(count)
+                default: break
                 }
             }
         }

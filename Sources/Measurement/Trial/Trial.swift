@@ -241,8 +241,9 @@ final class Trial {
         record.noise = after.machine.noise(
             since: before.machine, ours: Double(after.everything - before.everything) * 1e-9)
         record.dropped = dropReason(record)
-        run.blocks.append(record)
         run.requests += try withStamps(answers.requests, contestant)
+        record.traffic = contestant.stamps.map(\.traffic)
+        run.blocks.append(record)
         progress.step()
         return record
     }
