@@ -125,7 +125,7 @@ package final class ZMTPSocket: @unchecked Sendable {
             }
         guard tcp else { return bootstrap }
         return bootstrap.serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
     }
 
     private func isTCP(_ descriptor: Int32) throws(ZMTPError) -> Bool {

@@ -95,7 +95,7 @@ package final class HTTPListener: Sendable {
 extension ServerBootstrap {
     fileprivate func childChannelOptions(tcp: Bool) -> ServerBootstrap {
         guard tcp else { return self }
-        return childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+        return childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.socketOption(.so_keepalive), value: 1)
     }
 }
