@@ -11,6 +11,7 @@ package final class HeadlessSupervisor {
     private let logger: Logger
     private let output: LogOutput
     private let loop = EventLoop()
+    private var directory: RuntimeDirectory?
     private var orphanGuard: OrphanGuard?
     private var engines: EngineProcessManager?
     private var restarts: RestartPolicy
@@ -44,6 +45,7 @@ package final class HeadlessSupervisor {
 
     private func start() throws {
         let directory = try RuntimeDirectory.plan()
+        self.directory = directory
         let orphanGuard = try OrphanGuard(directory: directory.path)
         self.orphanGuard = orphanGuard
         try directory.create()

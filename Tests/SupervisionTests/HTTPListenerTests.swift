@@ -163,6 +163,18 @@ import Testing
         for path in kept { #expect(access(path, F_OK) == 0) }
     }
 
+    /// Containers that share a folder have their own pids.
+    @Test func lockedDirectoriesOfUnknownPidsAreKept() throws {
+        let scratch = Scratch()
+        let path = scratch.file("vllm-engine-1-1")
+        #expect(mkdir(path, 0o700) == 0)
+        let owner = FileDescriptor(owning: open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC))
+        #expect(flock(owner.rawValue, LOCK_EX) == 0)
+        #expect(RuntimeDirectory.sweepStale(in: [scratch.path]).isEmpty)
+        owner.close()
+        #expect(RuntimeDirectory.sweepStale(in: [scratch.path]) == [path])
+    }
+
     @Test func placesThatCannotHoldSocketsAreSkippedOrExplained() throws {
         let scratch = Scratch()
         let long = scratch.file(String(repeating: "d", count: 80))

@@ -3,14 +3,18 @@ import Glibc
 
 /// A private directory (0700) for the unix sockets of one run: `vllm-engine-<pid>-<start time>`.
 ///
-/// Pid and start time of the owner are in the name, so that a later run can tell a stale one and remove it.
-package struct RuntimeDirectory {
+/// Pid and start time of the owner are in the name, so that a later run can tell a stale one and remove it. The owner also
+/// holds a lock on it: a run in another container, with which only the folder above is shared, sees no such pid.
+package final class RuntimeDirectory {
     package let path: String
+    private var lock = FileDescriptor(owning: -1)
 
     private static let prefix = "vllm-engine-"
     private static let addressFile = "http-address"
     /// Longest file name that is put into the directory.
     private static let longestName = 32
+
+    private init(path: String) { self.path = path }
 
     /// Chooses the place without creating anything: the first base directory that is writable and short enough for
     /// unix socket paths.
@@ -38,10 +42,20 @@ package struct RuntimeDirectory {
         ["VLLM_RPC_BASE_PATH", "XDG_RUNTIME_DIR"].compactMap { ProcessInfo.environmentVariable($0) } + ["/tmp"]
     }
 
+    /// Makes and locks it. The lock is held as long as this object lives, or until `remove`.
     package func create() throws {
-        guard mkdir(path, 0o700) == 0 else {
-            throw SupervisionError(.usage, "cannot create \(path): \(describeErrno(errno))")
+        for _ in 0..<3 {
+            guard mkdir(path, 0o700) == 0 else { break }
+            lock = Self.openFolder(path)
+            _ = retryingInterrupts { flock(lock.rawValue, LOCK_EX) }
+            // Somebody who swept before it was locked has removed it.
+            if access(path, F_OK) == 0 { return }
         }
+        throw SupervisionError(.usage, "cannot create \(path): \(describeErrno(errno))")
+    }
+
+    private static func openFolder(_ path: String) -> FileDescriptor {
+        FileDescriptor(owning: open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC))
     }
 
     package func file(_ name: String) -> String { "\(path)/\(name)" }
@@ -75,6 +89,7 @@ package struct RuntimeDirectory {
     /// Removes the directory and what is in it.
     package func remove() {
         _ = cps_remove_directory(path)
+        lock.close()
     }
 
     /// Removes directories whose owners are dead. Returns their paths.
@@ -82,9 +97,17 @@ package struct RuntimeDirectory {
     package static func sweepStale(in bases: [String] = standardBases()) -> [String] {
         var removed: [String] = []
         for (path, owner) in others(in: bases) where !owner.isAlive {
+            let folder = openFolder(path)
+            defer { folder.close() }
+            if isLocked(folder) { continue }
             if cps_remove_directory(path) == 0 { removed.append(path) }
         }
         return removed
+    }
+
+    /// Whether somebody else holds the lock; otherwise we do now, as long as the descriptor is open.
+    private static func isLocked(_ folder: FileDescriptor) -> Bool {
+        folder.isOpen && flock(folder.rawValue, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK
     }
 
     /// The supervisor that has this port bound, also when nobody listens yet.
@@ -94,7 +117,7 @@ package struct RuntimeDirectory {
         }?.owner.pid
     }
 
-    /// A supervisor of this user that is alive.
+    /// A supervisor of this user that is alive; one in a container has the pid that it sees itself.
     package struct Run: CustomStringConvertible {
         package let path: String
         package let pid: pid_t
@@ -108,7 +131,7 @@ package struct RuntimeDirectory {
         var seen: Set<String> = []
         return others(in: bases).compactMap { path, owner in
             // Two of the bases may be the same folder.
-            guard owner.isAlive, seen.insert(path).inserted,
+            guard owner.isAlive || isLocked(openFolder(path)), seen.insert(path).inserted,
                 let address = ProcessInfo.readFile("\(path)/\(addressFile)")
             else { return nil }
             return Run(path: path, pid: owner.pid, address: address)
