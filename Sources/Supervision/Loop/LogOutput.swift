@@ -5,7 +5,7 @@ import Synchronization
 /// Where log lines go: a descriptor that must not be able to stop the supervisor.
 ///
 /// A terminal that was stopped with Ctrl-S, or a full pipe, would block a plain write and with it the noticing of exits.
-/// So a line waits a short time for room and is then dropped and counted.
+/// So a line waits a short time for room and is then dropped and counted; those after it wait no more until there is room.
 package final class LogOutput: Sendable {
     package static let standardError = LogOutput(descriptor: STDERR_FILENO)
 
@@ -29,21 +29,23 @@ package final class LogOutput: Sendable {
     package func write(_ bytes: [UInt8]) {
         dropped.withLock { dropped in
             if dropped > 0 {
-                guard send(Array("... \(dropped) log lines dropped: the reader was too slow ...\n".utf8)) else {
+                let notice = "... \(dropped) log lines dropped: the reader was too slow ...\n"
+                guard send(Array(notice.utf8), patience: 0) else {
                     dropped += 1
                     return
                 }
                 dropped = 0
             }
-            if !send(bytes) { dropped += 1 }
+            if !send(bytes, patience: 200) { dropped += 1 }
         }
     }
 
-    private func send(_ bytes: [UInt8]) -> Bool {
+    /// - Parameter patience: milliseconds to wait for room.
+    private func send(_ bytes: [UInt8], patience: Int32) -> Bool {
         var sent = 0
         while sent < bytes.count {
             var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-            if poll(&entry, 1, 200) <= 0 { return false }
+            if poll(&entry, 1, patience) <= 0 { return false }
             // A ready pipe has room for at least PIPE_BUF bytes.
             let size = min(bytes.count - sent, 4096)
             let count = bytes.withUnsafeBytes { raw in
