@@ -17,7 +17,7 @@ final class Interruption {
     private let wake: (read: Supervision.FileDescriptor, write: Supervision.FileDescriptor)
 
     init() throws {
-        let signals = [SIGINT, SIGTERM, SIGHUP]
+        let signals = SignalSource.stopSignals
         descriptor = cps_signalfd(signals, signals.count)
         guard descriptor >= 0 else { throw SupervisionError(.failure, "signalfd: \(describeErrno(errno))") }
         wake = try Supervision.FileDescriptor.pipe()

@@ -13,7 +13,16 @@ package final class SignalSource {
     /// Called for SIGQUIT and SIGUSR1: print the state.
     package var onDump: (() -> Void)?
 
-    package static let stopSignals: [Int32] = [SIGTERM, SIGINT, SIGHUP]
+    /// What asks for a stop. A SIGHUP that is ignored from the start is to stay ignored: that is what nohup is for.
+    package static let stopSignals: [Int32] = {
+        var hangUp = sigaction()
+        let isKnown = sigaction(SIGHUP, nil, &hangUp) == 0
+        let isIgnored =
+            isKnown
+            && unsafeBitCast(hangUp.__sigaction_handler.sa_handler, to: Int.self)
+                == unsafeBitCast(SIG_IGN, to: Int.self)
+        return [SIGTERM, SIGINT] + (isIgnored ? [] : [SIGHUP])
+    }()
 
     package init(loop: EventLoop) throws {
         self.loop = loop
