@@ -35,7 +35,7 @@ let package = Package(
             name: "vllm-engine", dependencies: ["Measurement", "Supervision", argumentParser, logging],
             swiftSettings: settings),
         .executableTarget(
-            name: "vllm-swift", dependencies: ["OpenAIServer", logging], swiftSettings: settings),
+            name: "vllm-swift", dependencies: ["CProcessShims", "OpenAIServer", logging], swiftSettings: settings),
 
         // Supervisor side.
         .target(name: "CProcessShims"),

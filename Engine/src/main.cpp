@@ -1,3 +1,6 @@
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <cstdio>
 #include <string>
 #include <vector>
@@ -5,8 +8,18 @@
 #include "core/engine_process.h"
 #include "core/options.h"
 
+// In place of standard descriptors that are closed: otherwise the first sockets would get their numbers, and their
+// peers the log.
+static void open_standard_descriptors() {
+    int descriptor;
+    do descriptor = open("/dev/null", O_RDWR);
+    while (descriptor >= 0 && descriptor <= STDERR_FILENO);
+    if (descriptor > STDERR_FILENO) close(descriptor);
+}
+
 int main(int argc, char** argv) {
     using namespace blas_engine;
+    open_standard_descriptors();
     EngineOptions options;
     try {
         switch (parse_options(std::vector<std::string>(argv + 1, argv + argc), options)) {

@@ -1,7 +1,9 @@
+import CProcessShims
 import Glibc
 import Logging
 import OpenAIServer
 
+cps_open_standard_descriptors()
 let words = Array(CommandLine.arguments.dropFirst())
 exit(VLLMSwift.run(words))
 

@@ -109,6 +109,10 @@ void cps_set_process_title(const char* title);
 /// Sets the name that `ps -o comm` and `top` show for this process (15 bytes).
 void cps_set_process_name(const char* name);
 
+/// To be called first of all: opens /dev/null in place of standard descriptors that are closed. Otherwise the first sockets would
+/// get their numbers, and log lines would go to whoever is at the other end.
+void cps_open_standard_descriptors(void);
+
 /// Gives the process at the other end of a unix socket a descriptor of ours, with one byte. Never waits.
 int cps_send_descriptor(int socket, int descriptor);
 

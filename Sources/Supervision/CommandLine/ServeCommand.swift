@@ -1,4 +1,5 @@
 import ArgumentParser
+import CProcessShims
 import EngineProtocol
 import Glibc
 import JSONBytes
@@ -247,6 +248,7 @@ package struct VLLMEngineCommand: ParsableCommand {
 extension ParsableCommand {
     /// Runs the command line and ends the process.
     package static func runProgram(_ arguments: [String]) -> Never {
+        cps_open_standard_descriptors()
         do {
             var command = try parseAsRoot(withImpliedCommand(ArgumentNormalizer.normalize(arguments)))
             try command.run()
