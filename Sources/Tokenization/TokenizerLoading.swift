@@ -1,3 +1,4 @@
+import Glibc
 import JSONBytes
 
 /// Everything a ``Tokenizer`` is made of.
@@ -28,7 +29,8 @@ extension Tokenizer {
     package static func load(folder: String) throws(TokenizerError) -> Tokenizer {
         let path = folder + "/tokenizer.json"
         guard let file = try readFile(path, limit: maximumFileBytes) else {
-            throw TokenizerError(.unreadable, "\(path) does not exist")
+            let missing = access(folder, F_OK) == 0 ? path : "model folder \(folder)"
+            throw TokenizerError(.unreadable, "\(missing) does not exist")
         }
         let config = try readFile(folder + "/tokenizer_config.json", limit: maximumConfigBytes)
         return try Tokenizer(tokenizerJSON: file, tokenizerConfigJSON: config)

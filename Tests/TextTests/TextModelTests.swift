@@ -109,7 +109,7 @@ import Tokenization
             let error = try #require(throws: TextError.self) { _ = try TextModel.load(folder: folder) }
             #expect(error.description.contains("tokenizer.json does not exist"))
             let other = try #require(throws: TextError.self) { _ = try TextModel.load(folder: folder + "/none") }
-            #expect(other.description.contains("tokenizer.json does not exist"))
+            #expect(other.description.contains("model folder \(folder)/none does not exist"))
         }
     }
 

@@ -327,7 +327,7 @@ def test_kill_leaves_no_process():
     (["ab", "--fail-if", "p50_tfft > +5%"], "--fail-if: unknown metric 'p50_tfft'; known are: p50_ttft, "),
     (["ab", "--fail-if", "p50_ttft = 5"], "--fail-if: the operator is not > or <"),
     (["ab", "--numprompts", "3"], "Did you mean '--num-prompts'?"),
-    (["ab", "--frontends", "swift,swift", "--model", "/no/such"], "/no/such/tokenizer.json does not exist"),
+    (["ab", "--frontends", "swift,swift", "--model", "/no/such"], "model folder /no/such does not exist"),
     (["ab", "--frontends", "swift,swift", "--", "--mock-itl-ms", "often"], "--mock-itl-ms"),
     (["ab", "--engine", "replay", "--replay", "/no/such"], "--replay: cannot read /no/such"),
     (["ab", "--port", "1"], "--port and --pid belong to --live"),
