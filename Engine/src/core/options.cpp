@@ -191,6 +191,11 @@ const std::vector<Section>& sections() {
           {"--death-fd", "FD",
            "Inherited read end of a pipe that the supervisor holds open: when it closes, the engine exits at once.",
            [](EngineOptions& o, const std::string& v) { o.death_fd = parse_int("--death-fd", v, 0, 1 << 20); }},
+          {"--progress-fd", "FD",
+           "Inherited file in which the engine notes how far loading is: 64 bytes at 64 times its index, a percentage "
+           "and "
+           "what it does.",
+           [](EngineOptions& o, const std::string& v) { o.progress_fd = parse_int("--progress-fd", v, 0, 1 << 20); }},
           {"--disable-log-stats", nullptr, "Send no scheduler statistics and request events.",
            [](EngineOptions& o, const std::string&) { o.log_stats = false; }},
           {"--enable-logging-iteration-details", nullptr, "Add the make-up of every step to the statistics.",

@@ -20,6 +20,7 @@ struct EngineOptions {
     bool local = false;
     bool headless = true;
     int death_fd = -1;
+    int progress_fd = -1;
     bool control = false;
 
     std::string dtype = "auto";

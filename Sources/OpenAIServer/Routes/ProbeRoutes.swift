@@ -49,8 +49,14 @@ package enum ProbeRoutes {
 
     /// 200 once the engine has been ready, 503 before; the phases so far in either case.
     private static func sendStartup(_ context: ServerContext, _ response: any ResponseWriter) {
+        var report = context.startup.json
+        if !context.startup.isComplete {
+            let loading = context.loading?.current()
+            report["phase"] = .string(loading?.phase ?? "waiting for the engine")
+            report["percent"] = loading.map { .number(Double($0.percent)) } ?? .null
+        }
         var body = ByteBuffer()
-        body.appendJSON(.object(context.startup.json))
+        body.appendJSON(.object(report))
         response.send(
             status: context.startup.isComplete ? .ok : .serviceUnavailable, contentType: "application/json",
             headers: [:], body: body)
@@ -79,15 +85,21 @@ struct HealthHandler: RouteHandler {
         }
     }
 
+    /// With what an engine of ours is doing until it is ready.
+    private func withProgress(_ text: String, _ link: String) -> String {
+        text + (context.loading?.current().map { "\(link) \($0)" } ?? "")
+    }
+
     private func unavailability() -> APIError? {
         guard context.life.takesWork else { return .serviceUnavailable("The server is shutting down.") }
         return switch context.engine.state {
         case .ready:
             asksForProgress ? context.watch?.problem.map { .engineHangs($0) } : nil
-        case .waitingForEngines: .serviceUnavailable("The engine is still starting.")
+        case .waitingForEngines: .serviceUnavailable(withProgress("The engine is still starting", ":") + ".")
         case .dead(let reason):
             .serviceUnavailable(
-                "The engine is dead: \(reason)", retryAfter: context.configuration.enginesAreReplaced ? 1 : nil)
+                withProgress("The engine is dead: \(reason)", "; its successor:"),
+                retryAfter: context.configuration.enginesAreReplaced ? 1 : nil)
         case .closed: .serviceUnavailable("The server is shutting down.")
         }
     }

@@ -84,7 +84,7 @@ package struct FrontendProgram {
         let watch = client.flatMap { watchEngine($0.client, metrics, group) }
         let context = ServerContext(
             configuration: configuration, engine: engine, metrics: metrics, group: group, startTime: startTime,
-            watch: watch, startup: startup)
+            watch: watch, startup: startup, loading: loadProgress)
         if let client { observe(client.client, metrics, events, startup) }
 
         var router = Router()
@@ -102,6 +102,13 @@ package struct FrontendProgram {
         defer { if let path = serve?.unixPath { unlink(path) } }
         let launcher = HTTPLauncher(context: context, events: events, environment: environment, logger: logger)
         return try launcher.serveHTTP(router, on: target, group: group, tls: tls)
+    }
+
+    private var loadProgress: LoadProgress? {
+        environment.progressDescriptor.map {
+            let first = commandLine.engineStartIndex
+            return LoadProgress(descriptor: $0, ranks: first..<first + commandLine.engineCount)
+        }
     }
 
     private func metricMemory() -> MetricMemory {

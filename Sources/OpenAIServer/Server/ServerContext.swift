@@ -12,6 +12,8 @@ package final class ServerContext: Sendable {
     /// Nil = hung engines are not looked for.
     package let watch: EngineWatch?
     package let startup: StartupTimeline
+    /// Nil = nobody here knows how far the engines are.
+    package let loading: LoadProgress?
     package let admission: AdmissionControl
     /// Unix seconds; `created` of the model cards.
     package let startTime: Double
@@ -21,7 +23,7 @@ package final class ServerContext: Sendable {
     package init(
         configuration: ServerConfiguration, engine: any EngineConnection, metrics: FrontendMetrics,
         group: any EventLoopGroup, startTime: Double, watch: EngineWatch? = nil,
-        startup: StartupTimeline = StartupTimeline()
+        startup: StartupTimeline = StartupTimeline(), loading: LoadProgress? = nil
     ) {
         self.configuration = configuration
         self.engine = engine
@@ -30,6 +32,7 @@ package final class ServerContext: Sendable {
         self.startTime = startTime
         self.watch = watch
         self.startup = startup
+        self.loading = loading
         var loops: [(id: ObjectIdentifier, state: LoopState)] = []
         for loop in group.makeIterator() {
             loops.append((ObjectIdentifier(loop), LoopState(loop: loop, recorder: metrics.makeRecorder())))

@@ -22,6 +22,8 @@ package struct ServerEnvironment: Sendable {
     package var engineHangRequestDeadline = 0.0
     /// `VLLM_ENGINE_STARTUP`: what the supervisor did before.
     package var startupReport: String?
+    /// `VLLM_ENGINE_PROGRESS_FD`: where engines note how far they are with loading.
+    package var progressDescriptor: Int32?
     private var apiKey: String?
     private var maxBodyBytes: Int?
     private var keepAliveSeconds: Int?
@@ -34,6 +36,7 @@ package struct ServerEnvironment: Sendable {
         logLevel = variables["VLLM_LOGGING_LEVEL"]
         if let name = variables["VLLM_ENGINE_PROCESS_NAME"], !name.isEmpty { processName = name }
         deathDescriptor = try Self.int(variables, "VLLM_ENGINE_DEATH_FD", in: 0...1_000_000).map { Int32($0) }
+        progressDescriptor = try Self.int(variables, "VLLM_ENGINE_PROGRESS_FD", in: 0...1_000_000).map { Int32($0) }
         eventLoopCount = try Self.int(variables, "VLLM_SWIFT_EVENT_LOOPS", in: 1...1024)
         startupReport = variables["VLLM_ENGINE_STARTUP"]
         engineHangTimeout = try Self.seconds(variables, "VLLM_ENGINE_HANG_TIMEOUT_S") ?? engineHangTimeout

@@ -14,6 +14,8 @@ package struct EngineLaunch {
     /// Further options, passed on as they are.
     package var arguments: [String]
     package var environment: [String: String]
+    /// Where they note how far they are with loading.
+    package var progress: LoadProgress?
 
     package init(
         executable: String, model: String, handshakeAddress: String, arguments: [String],
@@ -66,6 +68,10 @@ package final class EngineProcessManager {
         request.title = "VLLM::\(request.name)"
         let death = request.inherit(factory.deathDescriptor)
         request.arguments += ["--death-fd", String(death)]
+        if let progress = launch.progress {
+            progress.reset(rank: rank)
+            request.arguments += ["--progress-fd", String(request.inherit(progress.descriptor.rawValue))]
+        }
         let child = try factory.start(request)
         logger.info(
             "Started \(child.name)",

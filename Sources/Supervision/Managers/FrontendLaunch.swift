@@ -131,6 +131,8 @@ package struct FrontendLaunch {
     package var environment: [String: String]
     /// What was done before the first process of this launch; its successors start for other reasons.
     package var startupReport: String?
+    /// Where engines of this machine note how far they are with loading.
+    package var progress: LoadProgress?
 
     package init(
         kind: FrontendKind, executable: String, contract: FrontendContract, arguments: FrontendArguments,

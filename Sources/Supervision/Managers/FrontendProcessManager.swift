@@ -81,7 +81,13 @@ package final class FrontendProcessManager: FrontendManager {
             request.environment["VLLM_ENGINE_LISTEN_PATIENCE_S"] = "1"
         }
         request.title = launch.processTitle
-        if launch.kind == .swift { request.environment["VLLM_ENGINE_PROCESS_NAME"] = launch.processName }
+        if launch.kind == .swift {
+            request.environment["VLLM_ENGINE_PROCESS_NAME"] = launch.processName
+            if let progress = launch.progress {
+                let descriptor = request.inherit(progress.descriptor.rawValue)
+                request.environment[LoadProgress.variable] = String(descriptor)
+            }
+        }
         let death = request.inherit(factory.deathDescriptor)
         request.environment[OrphanGuard.deathDescriptorVariable] = String(death)
         let listenDescriptor = request.inherit(listener.descriptor.rawValue)
