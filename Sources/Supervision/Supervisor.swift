@@ -341,12 +341,13 @@ package final class Supervisor {
     // MARK: - Ends
 
     private func fail(_ error: SupervisionError, signals: SignalSource) -> ExitCode {
-        let failed = children.first { !$0.process.isAlive }
+        // Of several engines that have ended the first one is the cause.
+        let failed = engines?.failedProcessName ?? children.first { !$0.process.isAlive }?.name
         // No client has been served yet, so there is nothing to wait for.
         _ = frontends?.shutdown(timeout: .zero, isInterrupted: { signals.stopRequested })
         _ = engines?.shutdown(timeout: .seconds(1), isInterrupted: { signals.stopRequested })
         _ = coordinator?.shutdown(timeout: .seconds(1), isInterrupted: { signals.stopRequested })
-        report(error.code, error.message, childNamed: failed?.name)
+        report(error.code, error.message, childNamed: failed)
         return error.code
     }
 
