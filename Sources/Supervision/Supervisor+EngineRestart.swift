@@ -127,7 +127,7 @@ extension Supervisor {
     func finishRecovery() {
         guard let recovery else { return }
         for timer in recovery.timers { loop.cancel(timer) }
-        recovery.responder?.close()
+        endOwnAnswers(recovery)
         if let responder = recovery.responder {
             // Clients that it has answered may still be reading.
             loop.schedule(after: .seconds(3)) { _ = responder }
@@ -168,21 +168,40 @@ extension Supervisor {
         guard let recovery, recovery.endingFrontends.remove(frontend.process.pid) != nil else { return false }
         logger.info("\(frontend.name) cannot go on without its engine and is restarted with it")
         let isLast = frontends?.processes.contains { $0.isAlive } != true
-        if isLast, let listener, !configuration.usesTLS {
-            recovery.responder = UnavailableResponder(listener, .engineIsRestarted, loop: loop)
-        }
+        if isLast, let listener { answerForLostFrontend(on: listener, recovery) }
         do { try frontends?.restart(frontend) } catch { logger.error("\(error)") }
         stepAsideForFrontend(recovery)
         return true
     }
 
+    private func answerForLostFrontend(on listener: HTTPListener, _ recovery: EngineRecovery) {
+        guard configuration.usesTLS else {
+            recovery.responder = UnavailableResponder(listener, .engineIsRestarted, loop: loop)
+            return
+        }
+        guard let factory, refusal == nil else { return }
+        do {
+            refusal = try RefusingProcess(
+                on: [listener], .engineIsRestarted, arguments: configuration.frontendArguments, factory: factory)
+        } catch {
+            logger.warning("clients have to wait for the frontend: \(error)")
+        }
+    }
+
+    private func endOwnAnswers(_ recovery: EngineRecovery) {
+        refusal?.retire { [unowned self] in
+            if !isStopping { refusal = nil }
+        }
+        recovery.responder?.close()
+    }
+
     /// Our own answers end when the new frontend accepts connections.
     private func stepAsideForFrontend(_ recovery: EngineRecovery) {
-        guard let responder = recovery.responder, let listener, !isStopping else { return }
+        guard recovery.responder != nil || refusal != nil, let listener, !isStopping else { return }
         if let pid = frontends?.processes.first?.pid,
             ProcessInfo.acceptsConnections(pid, on: listener.descriptor.rawValue)
         {
-            return responder.close()
+            return endOwnAnswers(recovery)
         }
         recovery.timers.append(
             loop.schedule(after: .milliseconds(30)) { [unowned self, unowned recovery] in

@@ -4,10 +4,13 @@ import Logging
 
 /// How the supervisor starts frontends.
 extension Supervisor {
-    /// Of several frontends on one socket anyone may have answered.
+    /// Of several frontends on one socket anyone may have answered; and what answers over TLS is not heard here.
     var everyFrontendAccepts: Bool {
         if let split = frontends as? SplitFrontendManager { return split.acceptsConnections }
-        guard let frontends, frontends.processes.count > 1, let listener else { return true }
+        guard let frontends, let listener else { return true }
+        // An unknown program may wait for connections in ways that cannot be seen.
+        let isUnheard = if case .program = frontends.kind { false } else { configuration.usesTLS }
+        guard frontends.processes.count > 1 || isUnheard else { return true }
         return frontends.processes.allSatisfy {
             !$0.isAlive || ProcessInfo.acceptsConnections($0.pid, on: listener.descriptor.rawValue)
         }

@@ -100,7 +100,9 @@ extension Supervisor {
         defer { for listener in listeners { listener.leave() } }
         guard patience > .zero, let factory else { return }
         do {
-            refusal = try RefusingProcess(on: listeners, arguments: configuration.frontendArguments, factory: factory)
+            refusal?.shutdown()
+            refusal = try RefusingProcess(
+                on: listeners, .shuttingDown, arguments: configuration.frontendArguments, factory: factory)
         } catch {
             logger.warning("new connections are refused while requests are finished: \(error)")
         }

@@ -13,7 +13,9 @@ import threading
 import pytest
 
 from foreign import each_foreign
-from server import DEFAULT_MODEL, START_DEADLINE, wait_until
+from server import DEFAULT_MODEL, ROOT, START_DEADLINE, wait_until
+
+ENGINE = ROOT / "Engine/build/blas-engine"
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
 
@@ -281,3 +283,40 @@ def test_new_connections_get_503_while_a_foreign_frontend_finishes(start, author
     stream.close()
     assert server.wait_exit(15) == 0
     server.assert_gone()
+
+
+@each_foreign
+def test_503_while_a_foreign_frontend_is_replaced_with_its_engine(start, authority, foreign, tmp_path, monkeypatch):
+    """The engine's successor waits for a file, so that the time between is long enough to look at."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    gate, engine = tmp_path / "gate", tmp_path / "engine"
+    gate.touch()
+    engine.write_text(f"#!/bin/sh\nwhile ! [ -e {gate} ]; do sleep 0.02; done\nexec {ENGINE} \"$@\"\n")
+    engine.chmod(0o755)
+    certificate, key = authority.issue("replaced")
+    server = start(*foreign, "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key), "--max-model-len", "2048",
+                   "--restart", "on-failure", "--engine-binary", str(engine))
+    context = client_context(authority)
+    seen = []
+
+    def gets(code):
+        try:
+            connection = connect(server, context)
+            connection.request("GET", "/v1/models")
+            answer = connection.getresponse()
+            seen.append((answer.status, answer.getheader("Retry-After"), answer.read()))
+            connection.close()
+            return answer.status == code
+        except OSError as error:  # a connection that the old frontend took with it
+            seen.append(error)
+
+    assert gets(200)
+    gate.unlink()
+    os.kill(server.child("engine"), signal.SIGKILL)
+    assert wait_until(lambda: gets(503) and b"being restarted" in seen[-1][2], 20), seen
+    assert seen[-1][1] == "1" and "The engine is back" not in server.log()
+    assert all(gets(503) for _ in range(10)), seen
+    gate.touch()
+    assert wait_until(lambda: "The engine is back" in server.log(), 120), server.log()[-3000:]
+    assert all(gets(200) for _ in range(10)), seen
+    server.stop()

@@ -245,7 +245,7 @@ final class HTTPConnection: ChannelDuplexHandler {
     private func refuseUnknownPath(_ exchange: HTTPExchange) -> Bool {
         if service.router.isEmpty {
             exchange.endCause = "shutdown"
-            exchange.send(.serviceUnavailable("The server is shutting down."))
+            exchange.send(.serviceUnavailable(service.refusal))
         } else if path.count > 1, path.hasSuffix("/"), service.router.entry(for: String(path.dropLast())) != nil {
             let target = service.rootPath + path.dropLast() + (query.isEmpty ? "" : "?\(query)")
             exchange.send(

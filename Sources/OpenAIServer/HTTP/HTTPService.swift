@@ -12,8 +12,14 @@ package final class HTTPService: Sendable {
     let cors: CORSPolicy
     let rootPath: String
     let logger: Logger
+    /// The answer to everything when there is no route at all.
+    let refusal: String
 
-    package init(context: ServerContext, router: Router, logger: Logger = Logger(label: "http")) {
+    package init(
+        context: ServerContext, router: Router, logger: Logger = Logger(label: "http"),
+        refusal: String = "The server is shutting down."
+    ) {
+        self.refusal = refusal
         self.context = context
         self.router = router
         self.logger = logger
