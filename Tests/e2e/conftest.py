@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import sys
 
 import openai
@@ -17,6 +18,7 @@ PARSERS = ["--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--reaso
 def pytest_sessionstart(session):
     if not os.access(BINARY, os.X_OK):
         pytest.exit(f"{BINARY} does not exist; build first (or set VLLM_ENGINE_BIN)", returncode=3)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # programs inherit that it is ignored if the tests run under nohup
 
 
 @pytest.fixture

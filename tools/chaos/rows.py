@@ -333,7 +333,8 @@ def p13():
     port = processes.free_port()
     # The engine's wrapper leaves orphans behind, which only pid 1 can reap.
     program = script('for i in 1 2 3 4 5; do (sleep 0.1 & ) ; done\nexec "$ENGINE" "$@"')
-    zombies = "cat /proc/[0-9]*/stat | grep -c ') Z '"
+    # One that ended just now is none yet that is left.
+    zombies = "for i in $(seq 200); do n=$(cat /proc/[0-9]*/stat | grep -c ') Z '); [ $n = 0 ] && break; sleep 0.05; done; echo $n"
     scratch = tempfile.mkdtemp(prefix="chaos-", dir="/tmp")
     service = subprocess.Popen(
         [*prefix, "bash", "-c", f"( while ! [ -e {scratch}/stop ]; do sleep 0.05; done; ({zombies}) > {scratch}/zombies; kill 1 ) & "
