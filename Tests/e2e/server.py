@@ -105,7 +105,7 @@ class Server:
         """What of this server still exists: processes, the port, files of the runtime directory, shared memory."""
         self.process.poll()
         left = [f"process {pid}: {text}" for pid, text in processes.alive(self.known | processes.marked(self.marker)).items()]
-        if not processes.port_is_free(self.port, self.host):
+        if self.port and processes.is_listened_at(self.port):
             left.append(f"port {self.port} is taken")
         # os.walk, unlike rglob, takes it calmly that a folder vanishes meanwhile.
         left += [f"file {folder}/{name}" for folder, folders, files in os.walk(self.scratch) for name in folders + files]

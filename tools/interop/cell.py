@@ -306,7 +306,7 @@ class Cell:
             # vLLM kills its engine at once unless told otherwise, and that leaves the engine's own sockets behind.
             theirs = self.row.supervisor != "ours"
             sockets = [] if theirs else [str(path) for path in self.scratch.rglob("*") if path.is_socket()]
-            return alive + sockets + ([] if processes.port_is_free(self.port) else [f"port {self.port}"])
+            return alive + sockets + ([f"port {self.port}"] if processes.is_listened_at(self.port) else [])
         wait_until(lambda: not left(), 3)
         assert not left(), f"left behind: {left()}"
 
