@@ -4,7 +4,7 @@ extension JSONValue {
     package static func parse(
         _ bytes: UnsafeBufferPointer<UInt8>, limits: JSONLimits = JSONLimits()
     ) throws(JSONError) -> JSONValue {
-        try parse(bytes, limits: limits, takingIntegersOf: nil).value
+        try parse(bytes, limits: limits) { parser throws(JSONError) in try parser.parseDocument() }
     }
 
     /// Parses one JSON text whose member `member` is likely to be a long array of small integers, such as a prompt of
@@ -14,6 +14,26 @@ extension JSONValue {
     package static func parse(
         _ bytes: UnsafeBufferPointer<UInt8>, limits: JSONLimits = JSONLimits(), takingIntegersOf member: String?
     ) throws(JSONError) -> (value: JSONValue, integers: [Int32]?) {
+        try parse(bytes, limits: limits) { parser throws(JSONError) in
+            parser.member = member
+            return (try parser.parseDocument(), parser.integers)
+        }
+    }
+
+    /// Parses one JSON text with members that are likely to be long lists of short texts.
+    /// - Returns: those that were, by their names; the value is without them. Any others are where they belong.
+    package static func parse(
+        _ bytes: UnsafeBufferPointer<UInt8>, limits: JSONLimits = JSONLimits(), taking request: JSONTextsRequest
+    ) throws(JSONError) -> (value: JSONValue, texts: [String: JSONTexts]) {
+        try parse(bytes, limits: limits) { parser throws(JSONError) in
+            parser.request = request
+            return (try parser.parseDocument(), parser.texts)
+        }
+    }
+
+    private static func parse<Result>(
+        _ bytes: UnsafeBufferPointer<UInt8>, limits: JSONLimits, body: (inout JSONParser) throws(JSONError) -> Result
+    ) throws(JSONError) -> Result {
         guard bytes.count <= limits.maximumBytes else {
             throw JSONError(
                 kind: .tooLarge, offset: limits.maximumBytes,
@@ -23,10 +43,8 @@ extension JSONValue {
             throw JSONError(kind: .syntax, offset: 0, message: "Expecting value")
         }
         var parser = JSONParser(base: base, count: bytes.count, maximumDepth: limits.maximumDepth)
-        parser.member = member
         do {
-            let value = try parser.parseDocument()
-            return (value, parser.integers)
+            return try body(&parser)
         } catch {
             // Python decodes the whole text before it parses: bad bytes anywhere outrank the first syntax error.
             if let offset = firstInvalidUTF8(bytes) {
@@ -50,7 +68,7 @@ extension JSONValue {
 }
 
 /// Recursive descent over bytes; recursion is bounded by `maximumDepth`.
-private struct JSONParser {
+struct JSONParser {
     let base: UnsafePointer<UInt8>
     let count: Int
     let maximumDepth: Int
@@ -59,6 +77,10 @@ private struct JSONParser {
     /// The member of the outermost object whose integers are taken out.
     var member: String?
     var integers: [Int32]?
+    /// The members of an object in the outermost one that are taken out as texts.
+    var request: JSONTextsRequest?
+    var texts: [String: JSONTexts] = [:]
+    private var isInParent = false
     /// Reused for strings with escapes.
     var scratch: [UInt8] = []
 
@@ -81,7 +103,7 @@ private struct JSONParser {
         JSONError(kind: .syntax, offset: offset, message: message)
     }
 
-    private var current: UInt8 { position < count ? base[position] : 0 }
+    var current: UInt8 { position < count ? base[position] : 0 }
 
     private mutating func skipWhitespace() {
         while position < count {
@@ -124,30 +146,42 @@ private struct JSONParser {
         }
     }
 
-    private mutating func parseArray() throws(JSONError) -> JSONValue {
-        try enter()
-        position += 1
-        skipWhitespace()
-        var values: [JSONValue] = []
-        if current == UInt8(ascii: "]") {
+    /// Goes into an array or object at its first entry, then behind each to the next.
+    /// - Returns: false behind the closing bracket.
+    mutating func nextEntry(_ isFirst: inout Bool, closing: UInt8) throws(JSONError) -> Bool {
+        if isFirst {
+            isFirst = false
+            try enter()
             position += 1
-            depth -= 1
-            return .array(values)
-        }
-        while true {
-            values.append(try parseValue())
             skipWhitespace()
-            switch current {
-            case UInt8(ascii: ","):
+            if current != closing { return true }
+        } else {
+            skipWhitespace()
+            if current == UInt8(ascii: ",") {
                 position += 1
                 skipWhitespace()
-            case UInt8(ascii: "]"):
-                position += 1
-                depth -= 1
-                return .array(values)
-            default: throw syntax("Expecting ',' delimiter", at: position)
+                return true
             }
+            guard current == closing else { throw syntax("Expecting ',' delimiter", at: position) }
         }
+        position += 1
+        depth -= 1
+        return false
+    }
+
+    /// Behind a key, to its value.
+    mutating func parseColon() throws(JSONError) {
+        skipWhitespace()
+        guard current == UInt8(ascii: ":") else { throw syntax("Expecting ':' delimiter", at: position) }
+        position += 1
+        skipWhitespace()
+    }
+
+    private mutating func parseArray() throws(JSONError) -> JSONValue {
+        var values: [JSONValue] = []
+        var isFirst = true
+        while try nextEntry(&isFirst, closing: UInt8(ascii: "]")) { values.append(try parseValue()) }
+        return .array(values)
     }
 
     /// - Returns: nil, with the position unchanged, when the value is anything else than a plain list of integers.
@@ -206,42 +240,39 @@ private struct JSONParser {
     private func isWhitespace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 }
 
     private mutating func parseObject() throws(JSONError) -> JSONValue {
-        try enter()
-        position += 1
-        skipWhitespace()
         var object = JSONObject()
-        if current == UInt8(ascii: "}") {
-            position += 1
-            depth -= 1
-            return .object(object)
-        }
-        while true {
+        var isFirst = true
+        while try nextEntry(&isFirst, closing: UInt8(ascii: "}")) {
             guard current == UInt8(ascii: "\"") else {
                 throw syntax("Expecting property name enclosed in double quotes", at: position)
             }
             let key = try parseString()
-            skipWhitespace()
-            guard current == UInt8(ascii: ":") else { throw syntax("Expecting ':' delimiter", at: position) }
-            position += 1
-            skipWhitespace()
-            if depth == 1, let member, key == member {
-                integers = parseIntegers()
-                object[key] = integers == nil ? try parseValue() : nil
-            } else {
-                object[key] = try parseValue()
-            }
-            skipWhitespace()
-            switch current {
-            case UInt8(ascii: ","):
-                position += 1
-                skipWhitespace()
-            case UInt8(ascii: "}"):
-                position += 1
-                depth -= 1
-                return .object(object)
-            default: throw syntax("Expecting ',' delimiter", at: position)
-            }
+            try parseColon()
+            object[key] = try depth <= 2 ? takeOrParse(key) : parseValue()
         }
+        return .object(object)
+    }
+
+    /// The value of a member near the top, which may be one of those that are taken out.
+    /// - Returns: nil if it was.
+    private mutating func takeOrParse(_ key: String) throws(JSONError) -> JSONValue? {
+        if depth == 1, let member, key == member {
+            integers = parseIntegers()
+            if integers != nil { return nil }
+        }
+        guard let request else { return try parseValue() }
+        if depth == 1, key == request.parent {
+            // A repeated object counts alone.
+            texts = [:]
+            isInParent = true
+            defer { isInParent = false }
+            return try parseValue()
+        }
+        if depth == 2, isInParent, request.members.contains(key) {
+            texts[key] = parseTexts()
+            if texts[key] != nil { return nil }
+        }
+        return try parseValue()
     }
 
     private mutating func parseNumber() throws(JSONError) -> JSONNumber {
@@ -281,7 +312,7 @@ private struct JSONParser {
     }
 
     /// Reads a string whose opening quote is at `position`.
-    private mutating func parseString() throws(JSONError) -> String {
+    mutating func parseString() throws(JSONError) -> String {
         let opening = position
         let start = position + 1
         var special = firstStringSpecial(base, from: start, count: count)
@@ -388,7 +419,29 @@ private struct JSONParser {
 }
 
 /// Offset of the first byte that does not belong to a well-formed UTF-8 sequence.
-private func firstInvalidUTF8(_ bytes: UnsafeBufferPointer<UInt8>) -> Int? {
+func firstInvalidUTF8(_ bytes: UnsafeBufferPointer<UInt8>) -> Int? {
+    let raw = UnsafeRawBufferPointer(bytes)
+    var offset = 0
+    while offset < raw.count {
+        if offset &+ 8 <= raw.count,
+            raw.loadUnaligned(fromByteOffset: offset, as: UInt64.self) & 0x8080_8080_8080_8080 == 0
+        {
+            offset &+= 8
+            continue
+        }
+        // What is not ASCII ends at the latest where ASCII begins.
+        let start = offset
+        while offset < raw.count, raw[offset] >= 0x80 { offset &+= 1 }
+        if start == offset {
+            offset &+= 1
+        } else if let invalid = firstInvalidSequence(bytes[start..<offset]) {
+            return start + invalid
+        }
+    }
+    return nil
+}
+
+private func firstInvalidSequence(_ bytes: Slice<UnsafeBufferPointer<UInt8>>) -> Int? {
     var decoder = UTF8.ForwardParser()
     var iterator = bytes.makeIterator()
     var offset = 0

@@ -14,6 +14,8 @@ final class ByteStringTable: @unchecked Sendable {
     private let seed: UInt64
     /// Length of the longest string in bytes.
     let longest: Int
+    /// Whether two ids that may be found have the same string.
+    let hasRepetition: Bool
 
     /// Collects strings in the order of their ids.
     struct Builder {
@@ -67,16 +69,28 @@ final class ByteStringTable: @unchecked Sendable {
         slots.initialize(repeating: 0, count: capacity)
         seed = UInt64.random(in: .min ... .max)
         var longest = 0
+        var repeats = false
         for id in 0..<count where builder.lookup[id] {
             let start = Int(offsets[id])
             let length = Int(offsets[id + 1]) - start
             longest = max(longest, length)
             let hash = hashBytes(storage + start, length, seed: seed)
             var slot = Int(truncatingIfNeeded: hash) & mask
-            while slots[slot] != 0 { slot = (slot + 1) & mask }
+            while slots[slot] != 0 {
+                if slots[slot] >> 32 == hash >> 32 {
+                    let other = Int(truncatingIfNeeded: slots[slot] & 0xFFFF_FFFF) - 1
+                    let otherStart = Int(offsets[other])
+                    repeats =
+                        repeats
+                        || (Int(offsets[other + 1]) - otherStart == length
+                            && equalBytes(storage + otherStart, storage + start, length))
+                }
+                slot = (slot + 1) & mask
+            }
             slots[slot] = (hash & 0xFFFF_FFFF_0000_0000) | UInt64(id + 1)
         }
         self.longest = longest
+        hasRepetition = repeats
         findable = builder.lookup
     }
 

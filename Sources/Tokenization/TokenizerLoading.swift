@@ -40,17 +40,26 @@ extension Tokenizer {
     package convenience init(
         tokenizerJSON: [UInt8], tokenizerConfigJSON: [UInt8]? = nil
     ) throws(TokenizerError) {
-        let file = TokenizerJSON(try Self.parse(tokenizerJSON, name: "tokenizer.json"), path: "")
+        let (file, texts) = try Self.parse(
+            tokenizerJSON, name: "tokenizer.json", taking: JSONTextsRequest(["vocab", "merges"], of: "model"))
         var config: TokenizerConfig?
         if let tokenizerConfigJSON {
-            config = TokenizerConfig(try Self.parse(tokenizerConfigJSON, name: "tokenizer_config.json"))
+            config = TokenizerConfig(
+                try Self.parse(
+                    tokenizerConfigJSON, name: "tokenizer_config.json", taking: JSONTextsRequest([], of: "")
+                ).value)
         }
-        self.init(try TokenizerParts(file, config: config))
+        self.init(try TokenizerParts(TokenizerJSON(file, path: ""), texts: texts, config: config))
     }
 
-    private static func parse(_ bytes: [UInt8], name: String) throws(TokenizerError) -> JSONValue {
+    private static func parse(
+        _ bytes: [UInt8], name: String, taking request: JSONTextsRequest
+    ) throws(TokenizerError) -> (value: JSONValue, texts: [String: JSONTexts]) {
+        let limits = JSONLimits(maximumDepth: 64, maximumBytes: maximumFileBytes)
         do {
-            return try JSONValue.parse(bytes, limits: JSONLimits(maximumDepth: 64, maximumBytes: maximumFileBytes))
+            return try bytes.withUnsafeBufferPointer { bytes throws(JSONError) in
+                try JSONValue.parse(bytes, limits: limits, taking: request)
+            }
         } catch {
             throw TokenizerError(.malformed, "\(name): \(error.message) at byte \(error.offset)")
         }
@@ -98,9 +107,10 @@ struct TokenizerConfig {
 }
 
 extension TokenizerParts {
-    init(_ file: TokenizerJSON, config: TokenizerConfig?) throws(TokenizerError) {
+    /// - Parameter texts: the members of `model` that are not in the file's value.
+    init(_ file: TokenizerJSON, texts: [String: JSONTexts], config: TokenizerConfig?) throws(TokenizerError) {
         let modelJSON = try file.member("model")
-        try Self.checkModel(modelJSON)
+        try Self.checkModel(modelJSON, hasMerges: texts["merges"] != nil || modelJSON["merges"] != nil)
         normalizer = nil
         if let json = file["normalizer"] { normalizer = try Normalizer(json) }
         var splitting = PreTokenizerDescription()
@@ -112,7 +122,7 @@ extension TokenizerParts {
         let decoding = try DecoderDescription(file["decoder"])
         decoder = decoding.decoder
 
-        var vocabulary = try VocabularyDraft(try modelJSON.member("vocab"))
+        var vocabulary = try VocabularyDraft(texts["vocab"], in: modelJSON)
         for json in try file["added_tokens"]?.elements() ?? [] { try vocabulary.add(try AddedToken(json)) }
         for token in config?.addedTokens ?? [] where !vocabulary.isAdded(token.content) { try vocabulary.add(token) }
         bosTokenID = config?.bosToken.flatMap { vocabulary.id(of: $0) }
@@ -128,10 +138,10 @@ extension TokenizerParts {
         if !splitting.isByteLevel, !options.ignoreMerges, Self.marksOnlyWordStarts(vocabulary.ids) {
             preTokenizer.stages.append(.wordStarts(marker: Self.spaceMarker))
         }
-        let merges = try MergeTable.load(try modelJSON.member("merges"), ids: vocabulary.ids)
+        let merges = try MergeTable.load(texts["merges"], in: modelJSON, ids: vocabulary.ids)
         model = BytePairModel(pieces: pieces, merges: merges, options: options)
         names = try vocabulary.names(normalizer)
-        texts = try Self.texts(names, vocabulary.added, decoding, pieces: splitting.isByteLevel ? pieces : nil)
+        self.texts = try Self.texts(names, vocabulary.added, decoding, pieces: splitting.isByteLevel ? pieces : nil)
         idsByContent = Dictionary(vocabulary.added.map { ($0.content, $0.id) }, uniquingKeysWith: { $1 })
 
         var normalized: [AddedToken] = []
@@ -169,9 +179,9 @@ extension TokenizerParts {
         }
     }
 
-    private static func checkModel(_ json: TokenizerJSON) throws(TokenizerError) {
+    private static func checkModel(_ json: TokenizerJSON, hasMerges: Bool) throws(TokenizerError) {
         // Old files leave the type out of BPE models.
-        let type = try json["type"]?.string() ?? (json["merges"] == nil ? "without a type" : "BPE")
+        let type = try json["type"]?.string() ?? (hasMerges ? "BPE" : "without a type")
         guard type == "BPE" else { throw json.unsupported("model \(type)") }
         for key in ["continuing_subword_prefix", "end_of_word_suffix"] {
             if let affix = json[key], try !affix.string().isEmpty { throw json.unsupported(key) }

@@ -13,27 +13,59 @@ struct VocabularyDraft {
     /// Matching needs a node per byte.
     private static let maximumAddedBytes = 8 << 20
 
-    init(_ json: TokenizerJSON) throws(TokenizerError) {
-        let pairs = try json.object().pairs
-        var modelNames: [String?] = []
-        modelNames.reserveCapacity(pairs.count)
-        for (name, value) in pairs {
-            guard let id = TokenizerJSON.id(value) else {
-                throw TokenizerError(.malformed, "tokenizer.json: \(json.path): the id of \(name) is not a token id")
-            }
-            while modelNames.count <= Int(id) { modelNames.append(nil) }
-            modelNames[Int(id)] = name
+    /// - Parameter texts: what `vocab` of the model has, if it has the right shape.
+    init(_ texts: JSONTexts?, in model: TokenizerJSON) throws(TokenizerError) {
+        guard let texts, texts.shape == .numbered else { throw try Self.problem(texts, in: model) }
+        var entries = [Int32](repeating: -1, count: 1 + Int(texts.numbers.max() ?? -1))
+        guard entries.count <= TokenizerJSON.idLimit else { throw Self.badID(of: Self.nameOfLargestID(texts)) }
+        for (entry, id) in texts.numbers.enumerated() { entries[Int(id)] = Int32(truncatingIfNeeded: entry) }
+        let table = Self.table(entries, of: texts)
+        guard table.hasRepetition else {
+            (ids, modelCount) = (table, texts.count)
+            return
         }
-        modelCount = pairs.count
-        var builder = ByteStringTable.Builder(capacity: modelNames.count)
-        for index in modelNames.indices {
-            if modelNames[index] == nil {
-                builder.append([], isFindable: false)
-            } else {
-                modelNames[index]!.withUTF8 { builder.append($0, isFindable: true) }
+        // The last one of several members with the same name is the one that counts.
+        var lastByName: [ArraySlice<UInt8>: Int] = [:]
+        for entry in 0..<texts.count { lastByName[texts.bytes[texts.range(entry)]] = entry }
+        entries = [Int32](repeating: -1, count: entries.count)
+        for entry in lastByName.values.sorted() {
+            entries[Int(texts.numbers[entry])] = Int32(truncatingIfNeeded: entry)
+        }
+        (ids, modelCount) = (Self.table(entries, of: texts), lastByName.count)
+    }
+
+    /// - Parameter entries: by id, which text it has; -1 for none.
+    private static func table(_ entries: [Int32], of texts: JSONTexts) -> ByteStringTable {
+        var builder = ByteStringTable.Builder(capacity: entries.count)
+        texts.bytes.withUnsafeBufferPointer { bytes in
+            for entry in entries {
+                if entry < 0 {
+                    builder.append([], isFindable: false)
+                } else {
+                    builder.append(
+                        UnsafeBufferPointer(rebasing: bytes[texts.range(Int(entry))]), isFindable: true)
+                }
             }
         }
-        ids = ByteStringTable(builder)
+        return ByteStringTable(builder)
+    }
+
+    private static func problem(_ texts: JSONTexts?, in model: TokenizerJSON) throws(TokenizerError) -> TokenizerError {
+        if texts == nil {
+            for (name, value) in try model.member("vocab").object().pairs where TokenizerJSON.id(value) == nil {
+                return badID(of: name)
+            }
+        }
+        return TokenizerError(.malformed, "tokenizer.json: model.vocab should be an object with token ids")
+    }
+
+    private static func nameOfLargestID(_ texts: JSONTexts) -> String {
+        let entry = texts.numbers.indices.max { texts.numbers[$0] < texts.numbers[$1] } ?? 0
+        return String(decoding: texts.bytes[texts.range(entry)], as: UTF8.self)
+    }
+
+    private static func badID(of name: String) -> TokenizerError {
+        TokenizerError(.malformed, "tokenizer.json: model.vocab: the id of \(name) is not a token id")
     }
 
     /// Adds a token as `tokenizers` does: one that the model knows keeps its id, others are numbered behind the model's.
@@ -104,29 +136,29 @@ extension AddedToken {
 
 extension MergeTable {
     /// Reads `merges`, either `"a b"` or `["a", "b"]`.
-    static func load(_ json: TokenizerJSON, ids: ByteStringTable) throws(TokenizerError) -> MergeTable {
-        guard let entries = json.value.arrayValue else { throw json.malformed("an array") }
-        let table = MergeTable(capacity: entries.count)
+    /// - Parameter texts: what they are, if they have one of these shapes.
+    static func load(
+        _ texts: JSONTexts?, in model: TokenizerJSON, ids: ByteStringTable
+    ) throws(TokenizerError) -> MergeTable {
+        guard let texts, texts.shape != .numbered else { throw try problem(in: model, hasTexts: texts != nil) }
+        let isPair = texts.shape == .pairs
+        let count = isPair ? texts.count / 2 : texts.count
+        let table = MergeTable(capacity: count)
         var joined: [UInt8] = []
-        for (rank, entry) in entries.enumerated() {
+        for rank in 0..<count {
+            let range =
+                isPair ? texts.range(2 * rank).lowerBound..<texts.range(2 * rank + 1).upperBound : texts.range(rank)
             joined.removeAll(keepingCapacity: true)
+            joined.append(contentsOf: texts.bytes[range])
             let split: Int
-            switch entry {
-            case .string(let text):
-                joined.append(contentsOf: text.utf8)
-                guard let space = joined.firstIndex(of: 0x20), !joined[(space + 1)...].contains(0x20) else {
-                    throw TokenizerError(.malformed, "tokenizer.json: \(json.path)[\(rank)] should be two tokens")
+            if isPair {
+                split = texts.range(2 * rank).count
+            } else {
+                guard let space = joined.firstIndex(of: 0x20), joined.lastIndex(of: 0x20) == space else {
+                    throw notTwoTokens(rank)
                 }
                 joined.remove(at: space)
                 split = space
-            case .array(let pair):
-                guard pair.count == 2, let left = pair[0].stringValue, let right = pair[1].stringValue else {
-                    fallthrough
-                }
-                joined.append(contentsOf: left.utf8)
-                split = joined.count
-                joined.append(contentsOf: right.utf8)
-            default: throw TokenizerError(.malformed, "tokenizer.json: \(json.path)[\(rank)] should be two tokens")
             }
             let found = joined.withUnsafeBufferPointer { bytes -> (Int32, Int32, Int32)? in
                 guard let base = bytes.baseAddress, let left = ids.id(of: base, count: split),
@@ -137,10 +169,25 @@ extension MergeTable {
             }
             guard let (left, right, result) = found else {
                 throw TokenizerError(
-                    .malformed, "tokenizer.json: \(json.path)[\(rank)] has a token that is not in the vocabulary")
+                    .malformed, "tokenizer.json: model.merges[\(rank)] has a token that is not in the vocabulary")
             }
             table.insert(left, right, rank: UInt32(truncatingIfNeeded: rank), result: result)
         }
         return table
+    }
+
+    private static func problem(in model: TokenizerJSON, hasTexts: Bool) throws(TokenizerError) -> TokenizerError {
+        guard !hasTexts, let entries = try model.member("merges").value.arrayValue else {
+            return TokenizerError(.malformed, "tokenizer.json: model.merges should be an array")
+        }
+        let good = entries.prefix { entry in
+            entry.stringValue != nil || entry.arrayValue?.map { $0.stringValue != nil } == [true, true]
+        }
+        // If every entry is good for itself, strings and pairs are mixed, which `tokenizers` refuses, too.
+        return notTwoTokens(good.count < entries.count ? good.count : 0)
+    }
+
+    private static func notTwoTokens(_ rank: Int) -> TokenizerError {
+        TokenizerError(.malformed, "tokenizer.json: model.merges[\(rank)] should be two tokens")
     }
 }

@@ -194,5 +194,52 @@ import Testing
         #expect(try parse("{\"p\": [1, 2.5, 3]}").0["p"]?.arrayValue?.count == 3)
     }
 
+    /// Long lists of texts are taken out of a document, if they are nothing else.
+    @Test func textsOfMembers() throws {
+        func parse(_ bytes: [UInt8]) throws -> (value: JSONValue, texts: [String: JSONTexts]) {
+            try bytes.withUnsafeBufferPointer { bytes throws(JSONError) in
+                try JSONValue.parse(bytes, taking: JSONTextsRequest(["t", "u"], of: "p"))
+            }
+        }
+        func list(_ texts: JSONTexts?) -> [String]? {
+            texts.map { texts in
+                (0..<texts.count).map { String(decoding: texts.bytes[texts.range($0)], as: UTF8.self) }
+            }
+        }
+        let (value, texts) = try parse(
+            Array(
+                #"{"t": ["kept"], "p": {"t": {"a": 1, "\u00e9\n": 22 , "a":0}, "x": [1], "u" :[ "b", "", "é" ]}, "q": {"u": []}}"#
+                    .utf8))
+        #expect(value == (try JSONValue.parse(#"{"t": ["kept"], "p": {"x": [1]}, "q": {"u": []}}"#)))
+        #expect(list(texts["t"]) == ["a", "é\n", "a"])
+        #expect(texts["t"]?.numbers == [1, 22, 0])
+        #expect(texts["t"]?.shape == .numbered)
+        #expect(list(texts["u"]) == ["b", "", "é"])
+        #expect(texts["u"]?.shape == .strings)
+        let pairs = try parse(Array(#"{"p": {"u": [["a", "b"] , ["c","d"]]}}"#.utf8)).texts["u"]
+        #expect(list(pairs) == ["a", "b", "c", "d"])
+        #expect(pairs?.shape == .pairs)
+        // What is anything else stays with the others, and a repeated member counts alone.
+        for other in [
+            #"{"a": -1}"#, #"{"a": 01}"#, #"{"a": 1.5}"#, #"{"a": "b"}"#, #"{"a": 2147483648}"#, #"["a", 1]"#,
+            #"["a", ["a"]]"#,
+            #"[["a"]]"#, #"[["a", "b", "c"]]"#, #"[["a", "b"], "c"]"#, "1", "null", #""a""#, "[[]]",
+        ] {
+            let text = #"{"p": {"t": ["a"], "t": \#(other)}}"#
+            #expect((try? parse(Array(text.utf8)))?.texts["t"] == nil)
+            #expect((try? parse(Array(text.utf8)))?.value == (try? JSONValue.parse(text)), "\(text)")
+        }
+        #expect(try parse(Array(#"{"p": {"t": ["a"]}, "p": {}}"#.utf8)).texts.isEmpty)
+        // The bytes of one character are not those of two texts.
+        let broken = Array(#"{"p": {"t": [""#.utf8) + [0xC3] + Array(#"", ""#.utf8) + [0xA9] + Array(#""]}}"#.utf8)
+        #expect(throws: JSONError.self) { try parse(broken) }
+        for text in [
+            #"{"p": {"t": ["a", ]}}"#, #"{"p": {"t": ["a" "b"]}}"#, #"{"p": {"t": {"a" 1}}}"#, #"{"p": {"t": ["a"#,
+        ] {
+            #expect(kind(Array(text.utf8)) == .syntax)
+            #expect(throws: JSONError.self) { try parse(Array(text.utf8)) }
+        }
+    }
+
     private func pow10(_ exponent: Int) -> Int { (0..<exponent).reduce(1) { value, _ in value * 10 } }
 }

@@ -60,7 +60,12 @@ import Tokenization
         (#"{"type": "BPE", "vocab": {"a": 0}, "merges": ["ab"]}"#, "two tokens"),
         (#"{"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}"#, "two tokens"),
         (#"{"type": "BPE", "vocab": {"a": 0}, "merges": [7]}"#, "two tokens"),
+        (#"{"type": "BPE", "vocab": {"a": 0}, "merges": ["a a", ["a", "a"]]}"#, "two tokens"),
+        (#"{"type": "BPE", "vocab": {"a": 0, "aa": 1}, "merges": ["a a", "a b", "a a a"]}"#, "merges[1]"),
+        (#"{"type": "BPE", "vocab": {"a": 0, "aa": 1}, "merges": ["a a", "a a a"]}"#, "merges[1] should"),
+        (#"{"type": "BPE", "vocab": {"a": 0}, "merges": {"a": 1}}"#, "an array"),
         (#"{"type": "BPE", "vocab": {"a": 0}}"#, "model.merges is missing"),
+        (#"{"type": "BPE", "merges": []}"#, "model.vocab is missing"),
         (#"{"type": "BPE", "vocab": {"a": 0}, "merges": [], "unk_token": "?"}"#, "in the vocabulary"),
         (#"{"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}"#, "dropout"),
         (#"{"type": "BPE", "vocab": {"a": 0}, "merges": [], "end_of_word_suffix": "</w>"}"#, "end_of_word_suffix"),
@@ -114,6 +119,22 @@ import Tokenization
         let pairs = #"{"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}"#
         for file in [file(), file(model: pairs)] {
             #expect(try Tokenizer(tokenizerJSON: file).encode("ab", addSpecialTokens: false) == [2])
+        }
+    }
+
+    /// Python's reader and `tokenizers` keep the last of several members with one name.
+    @Test func vocabulariesMayBeUnordered() throws {
+        let merges = #""merges": ["a b", "\u0061 c", "é a"]"#
+        let vocabulary = #"{"ab": 6, "\u0063": 2, "a": 9, "a": 0, "ac": 3, "b": 1, "é": 4, "éa": 5}"#
+        for model in [
+            #"{"type": "BPE", "vocab": \#(vocabulary), \#(merges)}"#,
+            #"{\#(merges), "vocab": {"x": 0}, "vocab": \#(vocabulary), "type": "BPE"}"#,
+        ] {
+            let file = #"{"model": {"vocab": {}}, "model": \#(model)}"#
+            let tokenizer = try Tokenizer(tokenizerJSON: Array(file.utf8))
+            #expect(try tokenizer.encode("abacéa", addSpecialTokens: false) == [6, 3, 5])
+            // Nothing has the id 9 any more.
+            #expect(tokenizer.decode([6, 0, 9, 5], skipSpecialTokens: false) == "ab a éa")
         }
     }
 
