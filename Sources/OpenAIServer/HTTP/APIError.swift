@@ -53,8 +53,10 @@ package struct APIError: Error, Sendable, Equatable {
         APIError(status: .requestTimeout, type: "RequestTimeoutError", message: message)
     }
 
-    package static func payloadTooLarge(_ message: String) -> APIError {
-        APIError(status: .payloadTooLarge, type: "PayloadTooLargeError", message: message)
+    package static func bodyTooLarge(limit: Int) -> APIError {
+        APIError(
+            status: .payloadTooLarge, type: "PayloadTooLargeError",
+            message: "The request body is larger than \(limit) bytes.")
     }
 
     package static func internalError(_ message: String) -> APIError {

@@ -163,7 +163,8 @@ final class HTTPConnection: ChannelDuplexHandler {
         let exchange = HTTPExchange(
             head: head, entry: entry, connection: self, service: service, loopState: loopState)
         self.exchange = exchange
-        guard !refuses(head, entry, exchange) else { return }
+        let check = HeadCheck(service: service, head: head, path: path, query: query, entry: entry)
+        if let refusal = check.refusal() { return send(refusal, as: exchange) }
         handler = entry?.handler(for: head.method)
         if head.headers[canonicalForm: "expect"].contains(where: { $0.lowercased() == "100-continue" }),
             head.version != .http1_0
@@ -173,94 +174,16 @@ final class HTTPConnection: ChannelDuplexHandler {
         startBodyTimer()
     }
 
-    /// Everything that is answered without reading the body.
-    private func refuses(_ head: HTTPRequestHead, _ entry: Router.Entry?, _ exchange: HTTPExchange) -> Bool {
-        if head.uri.utf8.count > service.limits.maxURIBytes {
+    private func send(_ refusal: HeadCheck.Refusal, as exchange: HTTPExchange) {
+        if refusal.breaksConnection { isBroken = true }
+        exchange.isDecorated = refusal.isDecorated
+        exchange.endCause = refusal.endCause
+        switch refusal.answer {
+        case .error(let error): exchange.send(error)
+        case .text(let status, let contentType, let headers, let text):
             exchange.send(
-                APIError(status: .uriTooLong, type: "URITooLong", message: "The request target is too long."))
-            return true
+                status: status, contentType: contentType, headers: headers, body: ByteBuffer(string: text))
         }
-        if head.version == .http1_1, head.headers[canonicalForm: "host"].count != 1 {
-            isBroken = true
-            exchange.send(.invalidBody("An HTTP/1.1 request needs exactly one Host header."))
-            return true
-        }
-        if head.headers.contains(name: "transfer-encoding"), head.version == .http1_0 {
-            isBroken = true
-            exchange.send(.invalidBody("Transfer-Encoding is not part of HTTP/1.0."))
-            return true
-        }
-        if !service.keys.allows(method: head.method, path: path, headers: head.headers) {
-            exchange.isDecorated = false
-            exchange.send(
-                status: .unauthorized, contentType: "application/json", headers: [:],
-                body: ByteBuffer(string: "{\"error\":\"Unauthorized\"}"))
-            return true
-        }
-        if let preflight = service.cors.preflight(method: head.method, headers: head.headers) {
-            exchange.isDecorated = false
-            exchange.send(
-                status: preflight.status, contentType: "text/plain; charset=utf-8", headers: preflight.headers,
-                body: ByteBuffer(string: preflight.text))
-            return true
-        }
-        guard let entry else {
-            return refuseUnknownPath(exchange)
-        }
-        guard entry.handler(for: head.method) != nil else {
-            exchange.send(
-                status: .methodNotAllowed, contentType: "application/json", headers: ["allow": entry.allow],
-                body: ByteBuffer(string: "{\"detail\":\"Method Not Allowed\"}"))
-            return true
-        }
-        if entry.options.contains(.work), !service.context.life.takesWork {
-            exchange.endCause = "shutdown"
-            exchange.send(.serviceUnavailable("The server is shutting down."))
-            return true
-        }
-        if entry.options.contains(.work), let reason = service.context.watch?.refusal() {
-            exchange.endCause = "shed"
-            exchange.send(.engineHangs(reason))
-            return true
-        }
-        if entry.options.contains(.work) {
-            do throws(APIError) {
-                // Looked at again when the number of sequences is known; here it spares the reading of the body.
-                try service.context.admission.check(adding: 1)
-            } catch {
-                exchange.endCause = "shed"
-                exchange.send(error)
-                return true
-            }
-        }
-        let limit = service.limits.maxBodyBytes
-        if limit > 0, let length = head.headers.first(name: "content-length").flatMap({ Int($0) }), length > limit {
-            refuseLargeBody(exchange)
-            return true
-        }
-        return false
-    }
-
-    /// 404, or for a trailing slash too many the way to the real place, as in the Python server.
-    private func refuseUnknownPath(_ exchange: HTTPExchange) -> Bool {
-        if service.router.isEmpty {
-            exchange.endCause = "shutdown"
-            exchange.send(.serviceUnavailable(service.refusal))
-        } else if path.count > 1, path.hasSuffix("/"), service.router.entry(for: String(path.dropLast())) != nil {
-            let target = service.rootPath + path.dropLast() + (query.isEmpty ? "" : "?\(query)")
-            exchange.send(
-                status: .temporaryRedirect, contentType: "", headers: ["location": target], body: ByteBuffer())
-        } else {
-            exchange.send(
-                status: .notFound, contentType: "application/json", headers: [:],
-                body: ByteBuffer(string: "{\"detail\":\"Not Found\"}"))
-        }
-        return true
-    }
-
-    private func refuseLargeBody(_ exchange: HTTPExchange) {
-        exchange.send(
-            .payloadTooLarge("The request body is larger than \(service.limits.maxBodyBytes) bytes."))
     }
 
     private func receiveBody(_ bytes: ByteBuffer) {
@@ -271,7 +194,7 @@ final class HTTPConnection: ChannelDuplexHandler {
             let limit = service.limits.maxBodyBytes
             if limit > 0, exchange.requestBytes > limit {
                 body = ByteBuffer()
-                refuseLargeBody(exchange)
+                exchange.send(.bodyTooLarge(limit: limit))
             } else if body.readableBytes == 0 {
                 body = bytes
             } else {
