@@ -21,39 +21,48 @@ struct MetricsText {
     }
 
     mutating func counter(_ name: String, _ help: String, _ samples: [(Labels, UInt64)]) {
-        switch format {
-        case .prometheus:
-            header(name + "_total", help, "counter")
-            for (labels, value) in samples { line(name + "_total", labels, String(value)) }
-            createdSeries(name, help, samples.map(\.0))
-        case .openMetrics:
-            header(name, help, "counter")
-            for (labels, value) in samples { line(name + "_total", labels, String(value)) }
-        }
+        header(format == .prometheus ? name + "_total" : name, help, "counter")
+        for (labels, value) in samples { line(name, "_total", rendered(labels), value) }
+        if format == .prometheus { createdSeries(name, help, samples.map(\.0)) }
     }
 
     /// A counter of seconds without labels.
     mutating func secondsCounter(_ name: String, _ help: String, _ value: Double) {
         header(format == .prometheus ? name + "_total" : name, help, "counter")
-        line(name + "_total", [], number(value))
+        line(name, "_total", [], value)
     }
 
     mutating func gauge(_ name: String, _ help: String, _ samples: [(Labels, Double)]) {
         header(name, help, "gauge")
-        for (labels, value) in samples { line(name, labels, number(value)) }
+        for (labels, value) in samples { line(name, "", rendered(labels), value) }
     }
 
     mutating func histogram(_ name: String, _ help: String, _ samples: [(Labels, HistogramSnapshot)]) {
         header(name, help, "histogram")
         for (labels, snapshot) in samples {
+            let labels = rendered(labels)
+            // Most of a page is buckets: what all lines of a histogram begin with is put together once.
+            var beginning = Array(name.utf8)
+            beginning.append(contentsOf: "_bucket{".utf8)
+            beginning.append(contentsOf: labels)
+            if !labels.isEmpty { beginning.append(UInt8(ascii: ",")) }
+            beginning.append(contentsOf: "le=\"".utf8)
             var cumulative: UInt64 = 0
             for (index, bound) in snapshot.bounds.enumerated() {
                 cumulative &+= snapshot.counts[index]
-                line(name + "_bucket", labels + [("le", number(bound))], String(cumulative))
+                bytes.append(contentsOf: beginning)
+                write(bound)
+                write("\"} ")
+                write(cumulative)
+                write("\n")
             }
-            line(name + "_bucket", labels + [("le", "+Inf")], String(snapshot.total))
-            line(name + "_count", labels, String(snapshot.total))
-            line(name + "_sum", labels, number(snapshot.sum))
+            let total = snapshot.total
+            bytes.append(contentsOf: beginning)
+            write("+Inf\"} ")
+            write(total)
+            write("\n")
+            line(name, "_count", labels, total)
+            line(name, "_sum", labels, snapshot.sum)
         }
         if format == .prometheus { createdSeries(name, help, samples.map(\.0)) }
     }
@@ -61,8 +70,9 @@ struct MetricsText {
     mutating func summary(_ name: String, _ help: String, _ samples: [(Labels, count: UInt64, sum: UInt64)]) {
         header(name, help, "summary")
         for (labels, count, sum) in samples {
-            line(name + "_count", labels, String(count))
-            line(name + "_sum", labels, String(sum))
+            let labels = rendered(labels)
+            line(name, "_count", labels, count)
+            line(name, "_sum", labels, sum)
         }
         if format == .prometheus { createdSeries(name, help, samples.map(\.0)) }
     }
@@ -76,7 +86,7 @@ struct MetricsText {
 
     private mutating func createdSeries(_ name: String, _ help: String, _ labels: [Labels]) {
         header(name + "_created", help, "gauge")
-        for labels in labels { line(name + "_created", labels, number(created)) }
+        for labels in labels { line(name, "_created", rendered(labels), created) }
     }
 
     private mutating func header(_ name: String, _ help: String, _ type: String) {
@@ -91,40 +101,62 @@ struct MetricsText {
         write("\n")
     }
 
-    private mutating func line(_ name: String, _ labels: Labels, _ value: String) {
-        write(name)
-        if !labels.isEmpty {
-            write("{")
-            for (index, label) in labels.enumerated() {
-                if index > 0 { write(",") }
-                write(label.0)
-                write("=\"")
-                writeEscaped(label.1)
-                write("\"")
+    /// What stands between the braces.
+    private func rendered(_ labels: Labels) -> [UInt8] {
+        var result: [UInt8] = []
+        for (index, label) in labels.enumerated() {
+            if index > 0 { result.append(UInt8(ascii: ",")) }
+            result.append(contentsOf: label.0.utf8)
+            result.append(contentsOf: "=\"".utf8)
+            for byte in label.1.utf8 {
+                switch byte {
+                case UInt8(ascii: "\\"): result.append(contentsOf: "\\\\".utf8)
+                case UInt8(ascii: "\""): result.append(contentsOf: "\\\"".utf8)
+                case UInt8(ascii: "\n"): result.append(contentsOf: "\\n".utf8)
+                default: result.append(byte)
+                }
             }
-            write("}")
+            result.append(UInt8(ascii: "\""))
         }
-        write(" ")
+        return result
+    }
+
+    private mutating func line(_ name: String, _ suffix: String, _ labels: [UInt8], _ value: UInt64) {
+        beginLine(name, suffix, labels)
         write(value)
         write("\n")
     }
 
-    private mutating func write(_ text: String) { bytes.append(contentsOf: text.utf8) }
-
-    private mutating func writeEscaped(_ text: String) {
-        for byte in text.utf8 {
-            switch byte {
-            case UInt8(ascii: "\\"): write("\\\\")
-            case UInt8(ascii: "\""): write("\\\"")
-            case UInt8(ascii: "\n"): write("\\n")
-            default: bytes.append(byte)
-            }
-        }
+    private mutating func line(_ name: String, _ suffix: String, _ labels: [UInt8], _ value: Double) {
+        beginLine(name, suffix, labels)
+        write(value)
+        write("\n")
     }
 
-    private func number(_ value: Double) -> String {
-        if value.isNaN { return "NaN" }
-        if value.isInfinite { return value < 0 ? "-Inf" : "+Inf" }
-        return "\(value)"
+    private mutating func beginLine(_ name: String, _ suffix: String, _ labels: [UInt8]) {
+        write(name)
+        write(suffix)
+        if !labels.isEmpty {
+            write("{")
+            bytes.append(contentsOf: labels)
+            write("}")
+        }
+        write(" ")
+    }
+
+    private mutating func write(_ text: String) { bytes.append(contentsOf: text.utf8) }
+
+    private mutating func write(_ value: UInt64) {
+        if value < 10 { bytes.append(UInt8(ascii: "0") + UInt8(value)) } else { write(String(value)) }
+    }
+
+    private mutating func write(_ value: Double) {
+        if value.isNaN {
+            write("NaN")
+        } else if value.isInfinite {
+            write(value < 0 ? "-Inf" : "+Inf")
+        } else {
+            write("\(value)")
+        }
     }
 }
