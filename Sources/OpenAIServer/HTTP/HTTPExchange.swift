@@ -101,7 +101,7 @@ package final class HTTPExchange: ResponseWriter {
         if isDecorated { service.cors.decorate(&middleware, origin: head.headers.first(name: "origin")) }
         if service.context.configuration.enableRequestIDHeaders {
             middleware.add(
-                name: "x-request-id", value: head.headers.first(name: "x-request-id") ?? RequestIDs.random32())
+                name: "x-request-id", value: head.headers.first(name: "x-request-id") ?? RandomID.hex(32))
         }
         ResponseHead.write(
             status: status, framing: framing, contentType: contentType.isEmpty ? nil : contentType,
@@ -343,17 +343,5 @@ package final class HTTPExchange: ResponseWriter {
         case .ended: break
         }
         notify?()
-    }
-}
-
-enum RequestIDs {
-    /// 32 hex digits, as a UUID without its dashes.
-    static func random32() -> String {
-        var text = ""
-        for _ in 0..<2 {
-            let part = String(UInt64.random(in: .min ... .max), radix: 16)
-            text += String(repeating: "0", count: 16 - part.count) + part
-        }
-        return text
     }
 }

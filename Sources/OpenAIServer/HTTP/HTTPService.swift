@@ -90,6 +90,7 @@ struct ExchangeRecord {
 
     /// Client text in a log: short and without control characters.
     static func printable(_ text: String) -> String {
+        if text.utf8.count <= 200, text.utf8.allSatisfy({ (0x20..<0x7F).contains($0) }) { return text }
         var out = ""
         for scalar in text.unicodeScalars.prefix(200) {
             if scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) || scalar == "\u{2028}" {

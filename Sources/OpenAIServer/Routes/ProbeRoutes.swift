@@ -123,7 +123,7 @@ enum ModelCards {
             sink.appendLiteral(",\"parent\":null,\"max_model_len\":")
             if let maxModelLength { sink.appendJSONInt(maxModelLength) } else { sink.appendJSONNull() }
             sink.appendLiteral(",\"permission\":[{\"id\":\"modelperm-")
-            sink.appendUTF8(RequestIDs.random32())
+            sink.appendUTF8(RandomID.hex(32))
             sink.appendLiteral("\",\"object\":\"model_permission\",\"created\":")
             sink.appendJSONInt(created)
             sink.appendLiteral(

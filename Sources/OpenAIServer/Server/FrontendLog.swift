@@ -1,5 +1,6 @@
 import Glibc
 import Logging
+import Synchronization
 
 /// Log lines on stderr in the shape of vLLM's frontends:
 /// `(SwiftFrontend pid=7) INFO 11-21 02:40:07 [file.swift:12] message key=value`.
@@ -9,6 +10,7 @@ package struct FrontendLogHandler: LogHandler {
     package var metadataProvider: Logger.MetadataProvider?
     private let prefix: String
     private let useColors: Bool
+    private let clock = LogClock()
 
     package init(name: String, level: Logger.Level, useColors: Bool) {
         logLevel = level
@@ -22,25 +24,24 @@ package struct FrontendLogHandler: LogHandler {
     }
 
     package func log(event: LogEvent) {
-        let line = line(
-            level: event.level, message: "\(event.message)",
-            metadata: metadata.merging(event.metadata ?? [:]) { $1 }, file: event.file, line: event.line,
-            second: time(nil))
-        TextOutput.write(line + "\n", to: STDERR_FILENO)
+        let metadata = event.metadata.map { self.metadata.merging($0) { $1 } } ?? self.metadata
+        var line = line(
+            level: event.level, message: event.message.description, metadata: metadata, file: event.file,
+            line: event.line, second: time(nil))
+        line += "\n"
+        TextOutput.write(line, to: STDERR_FILENO)
     }
 
     package func line(
         level: Logger.Level, message: String, metadata: Logger.Metadata, file: String, line: UInt, second: time_t
     ) -> String {
-        var second = second
-        var parts = tm()
-        localtime_r(&second, &parts)
-        func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
-        let pairs = metadata.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
-        let date = "\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))"
-        let clock = "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))"
-        let place = "\(file.split(separator: "/").last ?? ""):\(line)"
-        return "\(prefix) \(Self.label(level, colored: useColors)) \(date) \(clock) [\(place)] \(message)\(pairs)"
+        let pairs =
+            metadata.isEmpty
+            ? "" : metadata.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
+        // Not by characters: every request has a line.
+        let name = file.utf8.lastIndex(of: UInt8(ascii: "/")).map { file[file.utf8.index(after: $0)...] } ?? file[...]
+        return
+            "\(prefix) \(Self.label(level, colored: useColors)) \(clock.text(of: second)) [\(name):\(line)] \(message)\(pairs)"
     }
 
     private static func label(_ level: Logger.Level, colored: Bool) -> String {
@@ -65,6 +66,27 @@ package struct FrontendLogHandler: LogHandler {
         case "CRITICAL": .critical
         default: .info
         }
+    }
+}
+
+/// `11-21 02:40:07`, put together once per second.
+private final class LogClock: Sendable {
+    private let last = Mutex<(second: time_t, text: String)>((.min, ""))
+
+    func text(of second: time_t) -> String {
+        last.withLock { last in
+            if last.second != second { last = (second, Self.makeText(second)) }
+            return last.text
+        }
+    }
+
+    private static func makeText(_ second: time_t) -> String {
+        var second = second
+        var parts = tm()
+        localtime_r(&second, &parts)
+        func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
+        return
+            "\(two(parts.tm_mon + 1))-\(two(parts.tm_mday)) \(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))"
     }
 }
 
