@@ -49,6 +49,25 @@ def test_a_prompt_of_megabytes_is_refused(server):
     assert_works(server)
 
 
+@pytest.mark.parametrize("path, body", [
+    (CHAT, {"messages": MESSAGES, "max_tokens": 4, "temperature": 0}), (COMPLETION, {"prompt": "a", "max_tokens": 4, "temperature": 0}),
+    (COMPLETION, {"prompt": [5, 6, 7], "max_tokens": 4, "temperature": 0}), ("/tokenize", {"prompt": "a b c"}),
+    (COMPLETION, {"prompt": "a", "max_tokens": -1}), (COMPLETION, {"prompt": 7}),
+])
+def test_large_bodies_are_answered_as_small_ones(server, path, body):
+    """They are parsed elsewhere, so that they hold up nobody."""
+    def essence(answer):
+        return answer.status, *(answer.json().get(key) for key in ("choices", "error", "tokens"))
+
+    text = json.dumps(body)
+    for padding in (" " * 300_000, "\n" * 3_000_000):
+        assert essence(server.post(path, (text[:-1] + padding + "}").encode())) == essence(server.post(path, body))
+        broken = server.post(path, (text[:-1] + padding + ",}").encode())
+        assert broken.status == 400
+        assert f"body.{len(text) + len(padding)}" in broken.body.decode(), broken.body[:300]
+    assert server.post(path, b"[" + b" " * 300_000 + b"]").status == 400
+
+
 BOMBS = {
     "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
     "long text": "{{ 'x' * 99999999999 }}", "doubled text": "{% set t = namespace(x='x') %}{% for i in range(99) %}{% set t.x = t.x ~ t.x %}{% endfor %}{{ t.x }}",

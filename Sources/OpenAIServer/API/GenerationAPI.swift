@@ -46,32 +46,36 @@ package struct GenerationAPI: Sendable {
             throw UsageError("--max-model-len is needed: the model's config.json states no context length")
         }
         let api = context(server)
-        router.add(
-            .POST, "/v1/completions/render", RenderHandler(api: api, kind: .completions, isRenderServer: true))
-        router.add(
-            .POST, "/v1/chat/completions/render", RenderHandler(api: api, kind: .chat, isRenderServer: true))
-        router.add(.POST, "/tokenize", TokenizeHandler(api: api))
-        router.add(.POST, "/detokenize", DetokenizeHandler(api: api))
+        func add(_ path: String, _ handler: any RouteHandler) {
+            router.add(.POST, path, LargeBodyHandler(api: api, handler: handler))
+        }
+        add("/v1/completions/render", RenderHandler(api: api, kind: .completions, isRenderServer: true))
+        add("/v1/chat/completions/render", RenderHandler(api: api, kind: .chat, isRenderServer: true))
+        add("/tokenize", TokenizeHandler(api: api))
+        add("/detokenize", DetokenizeHandler(api: api))
         if let tokenizerInfo { router.add(.GET, "/tokenizer_info", tokenizerInfo) }
     }
 
     package func register(in router: inout Router, server: ServerContext) {
         let api = context(server)
-        router.add(.POST, "/v1/completions", .work, CompletionsHandler(api: api))
-        router.add(.POST, "/v1/chat/completions", .work, ChatHandler(api: api))
-        router.add(.POST, "/v1/chat/completions/batch", .work, BatchChatHandler(api: api))
-        router.add(
-            .POST, "/invocations", .work,
-            InvocationsHandler(chat: ChatHandler(api: api), completions: CompletionsHandler(api: api)))
-        router.add(.POST, "/inference/v1/generate", .work, GenerateHandler(api: api))
-        router.add(.POST, "/inference/v1/abort_requests", AbortGenerationHandler(api: api))
-        router.add(
-            .POST, "/v1/completions/render", RenderHandler(api: api, kind: .completions, isRenderServer: false))
-        router.add(
-            .POST, "/v1/chat/completions/render", RenderHandler(api: api, kind: .chat, isRenderServer: false))
+        func add(
+            _ path: String, _ handler: any RouteHandler, _ options: RouteOptions = [], integers: String? = nil
+        ) {
+            router.add(
+                .POST, path, options, LargeBodyHandler(api: api, handler: handler, integersMember: integers))
+        }
+        let (chat, completions) = (ChatHandler(api: api), CompletionsHandler(api: api))
+        add("/v1/completions", completions, .work, integers: "prompt")
+        add("/v1/chat/completions", chat, .work)
+        add("/v1/chat/completions/batch", BatchChatHandler(api: api), .work)
+        add("/invocations", InvocationsHandler(chat: chat, completions: completions), .work)
+        add("/inference/v1/generate", GenerateHandler(api: api), .work)
+        add("/inference/v1/abort_requests", AbortGenerationHandler(api: api))
+        add("/v1/completions/render", RenderHandler(api: api, kind: .completions, isRenderServer: false))
+        add("/v1/chat/completions/render", RenderHandler(api: api, kind: .chat, isRenderServer: false))
+        add("/tokenize", TokenizeHandler(api: api))
+        add("/detokenize", DetokenizeHandler(api: api))
         if let tokenizerInfo { router.add(.GET, "/tokenizer_info", tokenizerInfo) }
-        router.add(.POST, "/tokenize", TokenizeHandler(api: api))
-        router.add(.POST, "/detokenize", DetokenizeHandler(api: api))
     }
 
     /// `--fingerprint-mode`: a name for this server's build and settings, or what the operator chose.

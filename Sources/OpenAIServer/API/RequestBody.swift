@@ -2,6 +2,13 @@ import JSONBytes
 import NIOCore
 import NIOHTTP1
 
+/// What the parser made of a body.
+struct ParsedBody: Sendable {
+    let value: Result<JSONValue, APIError>
+    /// The integers of the member that was asked for, which is then not in the value.
+    let integers: [Int32]?
+}
+
 /// Turns the bytes of a request body into a JSON object, with the errors of the Python server.
 enum RequestBody {
     static func object(_ request: HTTPRequest) throws(APIError) -> JSONObject {
@@ -16,27 +23,25 @@ enum RequestBody {
         guard request.body.readableBytes > 0 else {
             throw .invalidBody("1 validation error:\n  body: Field required", param: "body")
         }
-        let (value, integers) = try parse(request.body, takingIntegersOf: member)
-        switch value {
-        case .object(let object): return (object, integers)
+        let parsed = request.parsed ?? parse(request.body, takingIntegersOf: member)
+        switch try parsed.value.get() {
+        case .object(let object): return (object, parsed.integers)
         case .null: throw .invalidBody("1 validation error:\n  body: Field required", param: "body")
         default:
             throw .invalidBody("1 validation error:\n  body: Input should be a valid dictionary", param: "body")
         }
     }
 
-    private static func parse(_ body: ByteBuffer, takingIntegersOf member: String?) throws(APIError)
-        -> (value: JSONValue, integers: [Int32]?)
-    {
-        let result = body.withUnsafeReadableBytes { bytes -> Result<(value: JSONValue, integers: [Int32]?), APIError> in
+    static func parse(_ body: ByteBuffer, takingIntegersOf member: String?) -> ParsedBody {
+        body.withUnsafeReadableBytes { bytes in
             do throws(JSONError) {
-                return .success(
-                    try JSONValue.parse(bytes.bindMemory(to: UInt8.self), takingIntegersOf: member))
+                let (value, integers) = try JSONValue.parse(
+                    bytes.bindMemory(to: UInt8.self), takingIntegersOf: member)
+                return ParsedBody(value: .success(value), integers: integers)
             } catch {
-                return .failure(apiError(error, bytes: bytes))
+                return ParsedBody(value: .failure(apiError(error, bytes: bytes)), integers: nil)
             }
         }
-        return try result.get()
     }
 
     private static func apiError(_ error: JSONError, bytes: UnsafeRawBufferPointer) -> APIError {

@@ -11,6 +11,9 @@ package struct HTTPRequest: Sendable {
     package var query: String
     package var headers: HTTPHeaders
     package var body: ByteBuffer
+    /// The body as JSON, if it was parsed before the handler gets the request.
+    var parsed: ParsedBody?
+
     package init(method: HTTPMethod, path: String, query: String, headers: HTTPHeaders, body: ByteBuffer) {
         self.method = method
         self.path = path
