@@ -1,11 +1,12 @@
 // A load client that costs as little as possible per streamed token: one thread, epoll, no JSON parser. Loopback only.
 //
-//   client --port P --path PATH --concurrency N (--requests N | --seconds S) [--ramp-us N] [--stamps FILE] BODY…
+//   client --port P --path PATH --concurrency N (--requests N | --seconds S) [--ramp-us N] [--stamps FILE] [--close]
+//          BODY…
 //
 // BODY files are complete JSON bodies, used in turn; each request carries "X-Request-Id: bench-<n>". Closed loop: every
-// connection sends its next request when its answer is complete. Prints one JSON object; times in milliseconds.
-// "digest" covers the texts of the first answer of every connection, in the order of the requests: they are the same in
-// every run.
+// connection sends its next request when its answer is complete; with --close each request has a connection of its own.
+// Prints one JSON object; times in milliseconds. "digest" covers the texts of the first answer of every connection, in
+// the order of the requests: they are the same in every run.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -37,6 +38,7 @@ struct Settings {
     uint64_t requests = UINT64_MAX;
     uint64_t nanoseconds = UINT64_MAX;
     uint64_t ramp_us = 0;
+    bool close = false;
     std::optional<Stamps> stamps;
     std::vector<std::string> bodies;
 };
@@ -93,8 +95,11 @@ std::string_view string_after(std::string_view text, std::string_view key) {
 }
 
 std::string_view answer_text(std::string_view json) {
-    auto text = string_after(json, "\"content\":\"");
-    return text.empty() ? string_after(json, "\"text\":\"") : text;
+    for (auto key : {"\"content\":\"", "\"text\":\"", "\"reasoning\":\"", "\"arguments\":\""}) {
+        auto text = string_after(json, key);
+        if (!text.empty()) return text;
+    }
+    return {};
 }
 
 class Client {
@@ -191,8 +196,8 @@ class Client {
         const std::string& body = settings_.bodies[connection.number % settings_.bodies.size()];
         connection.unsent = "POST " + settings_.path +
                             " HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nX-Request-Id: bench-" +
-                            std::to_string(connection.number) + "\r\nContent-Length: " + std::to_string(body.size()) +
-                            "\r\n\r\n" + body;
+                            std::to_string(connection.number) + (settings_.close ? "\r\nConnection: close" : "") +
+                            "\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body;
         connection.sent_at = monotonic_ns();
         if (connection.descriptor < 0) open(connection);
         write_rest(connection);
@@ -306,6 +311,8 @@ class Client {
         } else {
             totals_.failed++;
             if (totals_.error.empty()) totals_.error = problem;
+        }
+        if (!good || settings_.close) {
             close(connection.descriptor);
             connection.descriptor = -1;
         }
@@ -332,6 +339,10 @@ Settings parse(int argc, char** argv) {
             std::ifstream file(name, std::ios::binary);
             settings.bodies.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
             if (settings.bodies.back().empty()) throw std::runtime_error("cannot read " + name);
+            continue;
+        }
+        if (name == "--close") {
+            settings.close = true;
             continue;
         }
         if (i + 1 == argc) throw std::runtime_error(name + " needs a value");

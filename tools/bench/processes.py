@@ -42,7 +42,7 @@ def resident_mb(pid):
 class Frontend:
     """One frontend process on inherited sockets, as vLLM's supervisor starts it, and its engine."""
 
-    def __init__(self, name, binary, model, pacer, tokens, folder, log):
+    def __init__(self, name, binary, model, pacer, tokens, folder, log, arguments=None):
         self.name, self.folder = name, folder
         self.stamps = os.path.join(folder, f"{name}.stamps")
         listeners = [self._listen(socket.AF_INET, ("127.0.0.1", 0))]
@@ -59,7 +59,7 @@ class Frontend:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
         numbers = [listener.fileno() for listener in listeners]
         arguments = {"model_tag": model, "engine_ready_timeout_secs": 60, "http_timeout_keep_alive": 600, "max_model_len": 32768,
-                     "enable_auto_tool_choice": True, "tool_call_parser": "hermes"}
+                     "enable_auto_tool_choice": True, "tool_call_parser": "hermes"} | (arguments or {})
         command = [binary, "frontend", "--listen-fd", str(numbers[0]), "--input-listener-fd", str(numbers[1]),
                    "--output-listener-fd", str(numbers[2]), "--engine-start-index", "0", "--engine-count", "1",
                    "--data-parallel-size", "1", "--args-json", json.dumps(arguments)]

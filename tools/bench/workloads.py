@@ -4,7 +4,7 @@ import json
 import pathlib
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,19 @@ class Workload:
     output_tokens: int = 512
     concurrency: int = 64
     step_us: int = 0  # 0 = the engine is as fast as the frontend lets it be
+    extra: dict = field(default_factory=dict, hash=False)  # more fields of the request
+    script: str = ""  # what the engine answers, instead of words
+    arguments: dict = field(default_factory=dict, hash=False)  # of the frontends, which are then started for it alone
+    model: str = ""  # a folder beside that of --model, whose tokenizer has what the arguments need
+    close: bool = False  # a connection per request
+    seconds: float = 3
 
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Tells the weather", "parameters": {
+    "type": "object", "properties": {"city": {"type": "string"}, "days": {}}}}}]
+# A call with long arguments.
+LONG_CALL = ('<tool_call>\n{"name": "weather", "arguments": {"city": "' + "the weather of this place and of that one, " * 12
+             + '", "days": [1, 2, 3]}}\n</tool_call>')
 
 STEP = 20_000
 WORKLOADS = [
@@ -29,6 +41,12 @@ WORKLOADS = [
     Workload("text9k", prompt_tokens=8192, output_tokens=16, concurrency=1),
     Workload("ids8k", path="/v1/completions", prompt="ids", prompt_tokens=8192, output_tokens=16, concurrency=1),
     Workload("whole", stream=False, prompt_tokens=128, output_tokens=128, concurrency=16),
+    Workload("wholelong", stream=False, output_tokens=4096, concurrency=16, seconds=2),
+    Workload("short", stream=False, prompt_tokens=8, output_tokens=1, concurrency=16, close=True, seconds=2),
+    Workload("usage64", extra={"stream_options": {"include_usage": True, "continuous_usage_stats": True}}, seconds=2),
+    Workload("logprobs64", path="/v1/completions", extra={"logprobs": 3}, output_tokens=128, seconds=2),
+    Workload("reason64", arguments={"reasoning_parser": "deepseek_r1"}, model="tiny-think", seconds=2),
+    Workload("tools64", script=LONG_CALL, extra={"tools": TOOLS}, seconds=2),
 ]
 
 
@@ -41,6 +59,16 @@ class Row:
     required: float
     higher_is_better: bool = False
 
+
+# Workloads that have no number to reach but vllm-rs: cheaper, and no later.
+COMPARED = [
+    ("wholelong", "non-streaming chat 32/4,096, 16 concurrent"),
+    ("short", "non-streaming chat 8/1, 16 concurrent, a connection per request"),
+    ("usage64", "streaming chat 32/512 with continuous usage, 64 streams"),
+    ("logprobs64", "streaming completions 32/128 with 3 log-probabilities, 64 streams"),
+    ("reason64", "streaming chat 32/512, all of it reasoning, 64 streams"),
+    ("tools64", "streaming calls of a tool with long arguments, 64 streams"),
+]
 
 # Latencies of the Swift frontend must not be worse: milliseconds, over all requests or tokens of a run.
 LATENCIES = [("ttft_p50", "TTFT p50"), ("ttft_p99", "TTFT p99"), ("itl_p99", "ITL p99")]
@@ -65,6 +93,14 @@ ROWS = [
 ] + [
     Row(f"{title}, engine steps every 20 ms, {streams:,} streams", workload, metric, "ms", 1.0)
     for workload, streams in LATENCY_WORKLOADS for metric, title in LATENCIES
+] + [
+    Row(f"{title}, engine as fast as possible, {streams:,} streams", workload, metric, "ms", 1.0)
+    for workload, streams in (("fast64", 64), ("fast256", 256)) for metric, title in LATENCIES
+] + [
+    Row(title if metric == "cpu_per_request" else f"same, {name}", workload, metric, unit, 1.0)
+    for workload, title in COMPARED
+    for metric, name, unit in (("cpu_per_request", "", "µs CPU/request"), ("e2e_p50", "whole answer p50", "ms"),
+                               ("e2e_p99", "whole answer p99", "ms"))
 ]
 
 
@@ -98,9 +134,13 @@ def body(workload, vocabulary, model, output_tokens, seed):
     request = {"model": model, "temperature": 1.0, "ignore_eos": True}
     if workload.stream:
         request |= {"stream": True, "stream_options": {"include_usage": True}}
+    request |= workload.extra
     if workload.prompt == "ids":
         return request | {"prompt": vocabulary.ids(workload.prompt_tokens, seed), "max_tokens": output_tokens}
-    message = {"role": "user", "content": vocabulary.text(workload.prompt_tokens, seed)}
+    text = vocabulary.text(workload.prompt_tokens, seed)
+    if workload.path == "/v1/completions":
+        return request | {"prompt": text, "max_tokens": output_tokens}
+    message = {"role": "user", "content": text}
     return request | {"messages": [message], "max_completion_tokens": output_tokens}
 
 
@@ -111,8 +151,6 @@ SCRIPTS = [
     '<tool_call>\n{"name": "weather", "arguments": {"city": "A"}}\n</tool_call>'
     '<tool_call>\n{"name": "weather", "arguments": {"city": "B", "days": [1, 2.5, null]}}\n</tool_call>',
 ]
-TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Tells the weather", "parameters": {
-    "type": "object", "properties": {"city": {"type": "string"}, "days": {}}}}}]
 
 
 def bases(vocabulary):
