@@ -18,7 +18,11 @@ package final class FrontendMetrics: Sendable {
     private let server: MetricCells
     private let recorders = Atomic(0)
     let information = Mutex<EngineConfigurationInfo?>(nil)
-    private let engineHealthSource = Mutex<(@Sendable () -> EngineHealth?)?>(nil)
+    /// In a struct: a bare closure would be wrapped once more each time that it is read out of the lock.
+    private struct HealthSource {
+        var read: (@Sendable () -> EngineHealth?)?
+    }
+    private let engineHealthSource = Mutex(HealthSource())
     let maxModelLength = Atomic<Int>(131_072)
 
     /// - Parameters:
@@ -99,9 +103,9 @@ package final class FrontendMetrics: Sendable {
     /// Where `vllm:engine_hung` and `vllm:engine_last_progress_seconds` come from. While it gives nil they are
     /// not shown: the page then has exactly vLLM's families.
     package func setEngineHealth(_ source: @escaping @Sendable () -> EngineHealth?) {
-        engineHealthSource.withLock { $0 = source }
+        engineHealthSource.withLock { $0.read = source }
     }
-    var engineHealth: EngineHealth? { engineHealthSource.withLock { $0 }.flatMap { $0() } }
+    var engineHealth: EngineHealth? { engineHealthSource.withLock { $0.read }.flatMap { $0() } }
 
     package func recordHTTP(_ sample: HTTPSample) { http.record(sample) }
 

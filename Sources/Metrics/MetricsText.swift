@@ -13,6 +13,8 @@ struct MetricsText {
     /// Unix time of the `_created` series of the Prometheus format.
     let created: Double
     private(set) var bytes: [UInt8] = []
+    /// Of the few lists of buckets that many histograms share.
+    private var bucketEnds: [(bounds: [Double], ends: [[UInt8]])] = []
 
     init(format: Format, created: Double) {
         self.format = format
@@ -48,11 +50,10 @@ struct MetricsText {
             if !labels.isEmpty { beginning.append(UInt8(ascii: ",")) }
             beginning.append(contentsOf: "le=\"".utf8)
             var cumulative: UInt64 = 0
-            for (index, bound) in snapshot.bounds.enumerated() {
+            for (index, end) in ends(of: snapshot.bounds).enumerated() {
                 cumulative &+= snapshot.counts[index]
                 bytes.append(contentsOf: beginning)
-                write(bound)
-                write("\"} ")
+                bytes.append(contentsOf: end)
                 write(cumulative)
                 write("\n")
             }
@@ -99,6 +100,14 @@ struct MetricsText {
         write(" ")
         write(type)
         write("\n")
+    }
+
+    /// What the labels of the buckets end with.
+    private mutating func ends(of bounds: [Double]) -> [[UInt8]] {
+        if let known = bucketEnds.first(where: { $0.bounds == bounds }) { return known.ends }
+        let ends = bounds.map { Array("\(number($0))\"} ".utf8) }
+        bucketEnds.append((bounds, ends))
+        return ends
     }
 
     /// What stands between the braces.
@@ -150,13 +159,11 @@ struct MetricsText {
         if value < 10 { bytes.append(UInt8(ascii: "0") + UInt8(value)) } else { write(String(value)) }
     }
 
-    private mutating func write(_ value: Double) {
-        if value.isNaN {
-            write("NaN")
-        } else if value.isInfinite {
-            write(value < 0 ? "-Inf" : "+Inf")
-        } else {
-            write("\(value)")
-        }
+    private mutating func write(_ value: Double) { write(number(value)) }
+
+    private func number(_ value: Double) -> String {
+        if value.isNaN { return "NaN" }
+        if value.isInfinite { return value < 0 ? "-Inf" : "+Inf" }
+        return "\(value)"
     }
 }

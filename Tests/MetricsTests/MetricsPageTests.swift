@@ -1,4 +1,6 @@
+import Foundation
 import Metrics
+import Synchronization
 import Testing
 
 @Suite struct MetricsPageTests {
@@ -14,6 +16,20 @@ import Testing
             result[String(words[2])] = String(words[3])
         }
         return result
+    }
+
+    /// A closure that went through a generic lock once came out with one more layer each time, until the stack was full.
+    @Test func pagesDoNotDeepenTheSourceOfHealth() {
+        let metrics = FrontendMetrics(modelName: "m", startTime: 0)
+        let depths = Mutex<[Int]>([])
+        metrics.setEngineHealth {
+            depths.withLock { $0.append(Thread.callStackReturnAddresses.count) }
+            return nil
+        }
+        for _ in 0..<50 { _ = MetricsPage(metrics, accept: nil) }
+        let seen = depths.withLock { $0 }
+        #expect(seen.count == 50)
+        #expect(Set(seen).count == 1, "\(seen)")
     }
 
     @Test func countersAndHistogramsSumOverThreads() {
