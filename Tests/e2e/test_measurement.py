@@ -254,6 +254,47 @@ def test_bench_takes_the_options_of_vllm(server):
     assert "mean_e2el_including_client_queue_ms" not in result
 
 
+def test_results_can_be_collected_in_one_file(server, tmp_path):
+    # As vLLM leaves it: without a line break at its end.
+    file = tmp_path / "results.json"
+    file.write_text('{"completed": 1}')
+    for count in (2, 3):
+        status, table, errors = measure("bench", "--port", server.port, *SMALL, "--num-prompts", count, "--append-result", "--result-filename", file)
+        assert status == 0, errors
+    assert [json.loads(line)["completed"] for line in file.read_text().splitlines()] == [1, 2, 3]
+
+
+def test_bench_waits_for_a_server_that_starts(start_server):
+    nobody = processes.free_port()
+    status, out, errors = measure("bench", "--port", nobody, *SMALL, "--ready-check-timeout-sec", "0.01")
+    assert status == 1 and "the server was not ready in time: " in errors and out == ""
+    server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), wait=False)
+    status, out, errors = measure("bench", "--port", server.port, *SMALL, "--ready-check-timeout-sec", DEADLINE, "--result-filename", "-")
+    assert status == 0, errors
+    assert json.loads(out)["completed"] == 8
+    server.remember_processes()
+
+
+def test_data_sets_keep_their_prompts(server, tmp_path):
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt": "word " * (5 * (number + 1)), "output_tokens": 4}) + "\n" for number in range(6)))
+    common = ["bench", "--port", server.port, "--backend", "openai", "--max-concurrency", "1", "--save-detailed", "--result-filename", "-",
+              "--noise-limit", "1", "--lateness-limit-ms", "60000"]
+    status, out, errors = measure(*common, "--dataset-name", "custom", "--dataset-path", prompts, "--skip-chat-template", "--num-prompts", "50",
+                                  "--no-oversample", "--disable-shuffle")
+    assert status == 0, errors
+    lengths = json.loads(out)["input_lens"]
+    assert len(lengths) == 6 and lengths == sorted(set(lengths))
+
+    # Two for each of three beginnings; no request is left for a third.
+    status, out, errors = measure(*common, "--dataset-name", "prefix_repetition", "--num-prompts", "8", "--prefix-repetition-num-prefixes", "3",
+                                  "--prefix-repetition-prefix-len", "64", "--prefix-repetition-suffix-len", "16", "--prefix-repetition-output-len", "4")
+    assert status == 0, errors
+    result = json.loads(out)
+    assert (result["completed"], result["output_lens"]) == (6, [4] * 6)
+    assert all(70 <= length <= 90 for length in result["input_lens"]), result["input_lens"]
+
+
 @pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")
 def test_bench_of_an_encrypted_server(start_server, tmp_path):
     certificate, key = Authority(tmp_path).issue("server")
@@ -342,7 +383,12 @@ def test_kill_leaves_no_process():
     (["bench", "--backend", "openai-chat", "--endpoint", "/v1/completions"], "--endpoint /v1/completions is not one for openai-chat"),
     (["bench", "--endpoint", "/v1/responses"], "--endpoint /v1/responses: not a path that ends with /completions"),
     (["bench", "--dataset-name", "sonnet"], "'sonnet' is invalid for '--dataset-name"),
-    (["bench", "--append-result"], "Unknown option '--append-result'"),
+    (["bench", "--plot-timeline"], "Unknown option '--plot-timeline'"),
+    (["bench", "--append-result", "--result-filename", "-"], "--append-result needs a file"),
+    (["bench", "--ready-check-timeout-sec", "5"], "--ready-check-timeout-sec needs --base-url, --host or --port"),
+    (["bench", "--dataset-name", "prefix_repetition", "--num-prompts", "5"], "5 requests are too few for --prefix-repetition-num-prefixes 10"),
+    (["bench", "--timed-trace-sec-multiplier", "0"], "--timed-trace-sec-multiplier must be above 0"),
+    (["ab", "--equal-within", "60"], "--equal-within must be from 0 to 50"),
     (["bench", "--output-len", "3", "--random-output-len", "3"], "--output-len takes the place of"),
     (["bench", "--random-range-ratio", "1"], "--random-range-ratio must be from 0 to below 1"),
     (["bench", "--base-url", "http://x", "--system-calls"], "--system-calls needs a service that is started"),

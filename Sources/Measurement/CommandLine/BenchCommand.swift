@@ -36,6 +36,12 @@ package struct BenchCommand: ParsableCommand {
     @Flag(help: "Take any certificate of an https server.")
     var insecure = false
 
+    @Option(
+        help: ArgumentHelp(
+            "Ask a server that may still be starting until it answers, for at most this long. (default: not at all)",
+            valueName: "s"))
+    var readyCheckTimeoutSec: Double?
+
     @Option(help: ArgumentHelp("PEM file of the authorities to trust, in place of the system's.", valueName: "path"))
     var cacert: String?
 
@@ -91,6 +97,12 @@ package struct BenchCommand: ParsableCommand {
             }
         } else if insecure || cacert != nil {
             throw ValidationError("--insecure and --cacert need --base-url")
+        }
+        if let readyCheckTimeoutSec {
+            if !(0...1e6).contains(readyCheckTimeoutSec) {
+                throw ValidationError("--ready-check-timeout-sec must not be negative")
+            }
+            if url == nil { throw ValidationError("--ready-check-timeout-sec needs --base-url, --host or --port") }
         }
         if load.systemCalls, url != nil {
             throw ValidationError("--system-calls needs a service that is started for the run")
@@ -150,7 +162,8 @@ package struct BenchCommand: ParsableCommand {
             let target = try ServerURL(url).target(headers: headers(), insecure: insecure, authorities: cacert)
             contestant = Contestant(name: url, target: target)
             description = ArmDescription(name: url)
-            model = try model ?? session.servedModel(of: target)
+            model = try session.readyModel(
+                of: target, named: model, workload, patience: .seconds(readyCheckTimeoutSec ?? 0))
         } else {
             let resolved = try service.resolve(mock: preset.mock, given: engineArguments, maker: maker)
             let specification = ArmSpecification(

@@ -13,6 +13,9 @@ struct ServeResultOptions: ParsableArguments {
             "Write the result with the keys of `vllm bench serve`; - for standard output.", valueName: "path"))
     var resultFilename: String?
 
+    @Flag(help: "Add the result to the file as a line of its own instead of replacing it.")
+    var appendResult = false
+
     @Option(help: ArgumentHelp("Folder of the result file.", valueName: "path"))
     var resultDir: String?
 
@@ -37,7 +40,7 @@ struct ServeResultOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Which percentiles of them, by commas. (default: 99)", valueName: "list"))
     var metricPercentiles: PercentileList?
 
-    var isWanted: Bool { saveResult || resultFilename != nil }
+    var isWanted: Bool { saveResult || appendResult || resultFilename != nil }
 
     mutating func validate() throws {
         if !isWanted {
@@ -50,6 +53,7 @@ struct ServeResultOptions: ParsableArguments {
                 throw ValidationError("\(name) is about the result file: add --save-result or --result-filename")
             }
         }
+        if appendResult, resultFilename == "-" { throw ValidationError("--append-result needs a file") }
         for entry in metadata { _ = try NamedValue("--metadata", entry, example: "version=0.3.3") }
         for name in percentileMetrics?.names ?? [] where !ServeSummary.metricNames.contains(name) {
             throw ValidationError(
@@ -89,7 +93,19 @@ struct ServeResultOptions: ParsableArguments {
             mkdir(resultDir, 0o777)
             path = "\(resultDir)/\(path)"
         }
-        try writeFile(path) { try $0(Array(summary.text.utf8)) }
+        var bytes = Array(summary.text.utf8)
+        if appendResult, endsWithinLine(path) { bytes.insert(UInt8(ascii: "\n"), at: 0) }
+        try writeFile(path, append: appendResult) { try $0(bytes) }
+    }
+
+    /// Files of vLLM end without a line break.
+    private func endsWithinLine(_ path: String) -> Bool {
+        let file = Supervision.FileDescriptor(owning: open(path, O_RDONLY | O_CLOEXEC))
+        var last: UInt8 = 0
+        guard file.isOpen, lseek(file.rawValue, -1, SEEK_END) >= 0, read(file.rawValue, &last, 1) == 1 else {
+            return false
+        }
+        return last != UInt8(ascii: "\n")
     }
 
     /// UTC, as in vLLM's files.

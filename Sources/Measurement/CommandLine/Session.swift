@@ -157,10 +157,11 @@ final class Session {
     }
 }
 
-/// Writes a whole file; `-` is standard output.
-func writeFile(_ path: String, _ body: (([UInt8]) throws -> Void) throws -> Void) throws {
+/// Writes a whole file, or adds to one; `-` is standard output.
+func writeFile(_ path: String, append: Bool = false, _ body: (([UInt8]) throws -> Void) throws -> Void) throws {
     if path == "-" { return try body { LogOutput(descriptor: STDOUT_FILENO).write($0) } }
-    let file = FileDescriptor(owning: open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644))
+    let mode = append ? O_APPEND : O_TRUNC
+    let file = FileDescriptor(owning: open(path, O_WRONLY | O_CREAT | mode | O_CLOEXEC, 0o644))
     guard file.isOpen else { throw SupervisionError(.failure, "cannot write \(path): \(describeErrno(errno))") }
     try body { bytes in
         var done = 0

@@ -40,11 +40,14 @@ struct WorkloadOptions: ParsableArguments {
 
     @Option(
         help:
-            "random: made-up words; custom: JSON lines; sharegpt: a ShareGPT file; timed_trace: JSON lines with times.")
+            "random: made-up words; prefix_repetition: the same with shared beginnings; custom: JSON lines; sharegpt: a ShareGPT file; timed_trace: JSON lines with times."
+    )
     var datasetName: DatasetName = .random
 
     @Option(help: ArgumentHelp("File of the data set.", valueName: "path"))
     var datasetPath: String?
+
+    @OptionGroup var dataset: DatasetOptions
 
     @Option(
         name: [.customLong("random-input-len"), .customLong("input-len")],
@@ -128,7 +131,7 @@ struct WorkloadOptions: ParsableArguments {
         ] {
             if let value, !(1...10_000_000).contains(value) { throw ValidationError("\(name) must be at least 1") }
         }
-        if (datasetName == .random) != (datasetPath == nil) {
+        if datasetName.isMadeUp != (datasetPath == nil) {
             throw ValidationError("--dataset-path belongs to --dataset-name custom, sharegpt or timed_trace")
         }
         if rampUpStrategy != nil {
@@ -195,17 +198,21 @@ struct WorkloadOptions: ParsableArguments {
     /// Requests of a block at each load: enough to keep every stream busy.
     func requestCounts(_ preset: Workload.Preset, loads: [LoadPoint], items: Int) -> [Int] {
         loads.map { load in
-            if let numPrompts { return numPrompts }
+            // Not known yet at the first call.
+            let most =
+                items > 0 && (datasetName == .prefixRepetition || dataset.noOversample && !datasetName.isMadeUp)
+                ? items : .max
+            if let numPrompts { return min(numPrompts, most) }
             if datasetName == .timedTrace { return items }
-            guard let streams = load.concurrency else { return preset.requests }
+            guard let streams = load.concurrency else { return min(preset.requests, most) }
             let usual = preset.load.concurrency ?? streams
             // As many turns for each stream as the preset has, down to the whole of a preset with few streams.
-            return max(preset.requests / max(usual, 1) * streams, min(preset.requests, streams))
+            return min(max(preset.requests / max(usual, 1) * streams, min(preset.requests, streams)), most)
         }
     }
 
     func makeWorkload(_ preset: Workload.Preset, maker: PromptMaker, count: Int) throws -> Workload {
-        let ids = tokenIds || (preset.usesIDs && datasetName == .random && self.endpoint.kind != .chat)
+        let ids = tokenIds || (preset.usesIDs && datasetName.isMadeUp && self.endpoint.kind != .chat)
         let endpoint = self.endpoint.kind ?? (ids ? .completions : preset.endpoint)
         if ids, endpoint == .chat { throw WorkloadError("--token-ids needs --endpoint-kind completions") }
         var items: [Workload.Item] = []
@@ -227,11 +234,13 @@ struct WorkloadOptions: ParsableArguments {
                         : .text(prefix + maker.text(tokens: input, seed: key)),
                     outputTokens: length(around: output, &generator))
             }
+        case .prefixRepetition:
+            items = try dataset.prefixRepetition(
+                count: count, ids: ids, outputTokens: outputLen, maker: maker, seed: seed)
         case .custom, .timedTrace:
             items = try Datasets.lines(
                 path: datasetPath ?? "", limit: numPrompts ?? .max, outputTokens: outputLen ?? customOutputLen,
-                maker: maker,
-                seed: seed)
+                maker: maker, seed: seed, unit: dataset.timedTraceSecMultiplier)
             if datasetName == .timedTrace, items.contains(where: { $0.arrival == nil }) {
                 throw WorkloadError("\(datasetPath ?? ""): every line of a timed trace needs a timestamp")
             }
@@ -242,7 +251,9 @@ struct WorkloadOptions: ParsableArguments {
         }
         let streaming = !noStream && preset.streaming
         var summary = (streaming ? "streaming " : "whole ") + (endpoint == .chat ? "chat" : "completions")
-        if datasetName != .random {
+        if datasetName == .prefixRepetition {
+            summary += ", " + dataset.prefixRepetitionSummary(output: outputLen)
+        } else if datasetName != .random {
             summary += ", \(items.count) prompts of \(datasetPath ?? "")"
         } else {
             summary += ", \(randomPrefixLen > 0 ? "\(randomPrefixLen) shared + " : "")\(input) \(ids ? "ids " : "")in"
@@ -252,8 +263,9 @@ struct WorkloadOptions: ParsableArguments {
         return Workload(
             name: workload ?? (datasetName == .random ? preset.name : datasetName.rawValue), summary: summary,
             endpoint: endpoint, path: self.endpoint.endpoint, streaming: streaming, items: items,
+            keepsOrder: dataset.disableShuffle,
             temperature: sampling.temperature ?? 0,
-            ignoresEOS: datasetName == .random || datasetName == .timedTrace, asksForTokenIDs: returnTokenIds,
+            ignoresEOS: datasetName.isMadeUp || datasetName == .timedTrace, asksForTokenIDs: returnTokenIds,
             extraBody: sampling.members(endpoint))
     }
 
@@ -270,7 +282,11 @@ enum RampStrategy: String, ExpressibleByArgument, CaseIterable { case linear, ex
 
 enum DatasetName: String, ExpressibleByArgument, CaseIterable {
     case random, custom, sharegpt
+    case prefixRepetition = "prefix_repetition"
     case timedTrace = "timed_trace"
+
+    /// Whether it needs no file.
+    var isMadeUp: Bool { self == .random || self == .prefixRepetition }
 }
 
 /// A positive number, or `inf`.

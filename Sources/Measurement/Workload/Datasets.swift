@@ -5,10 +5,11 @@ import Supervision
 package enum Datasets {
     private static let largestFile = 1 << 30
 
-    /// JSON lines with `prompt` or `messages`, optionally `output_tokens`, and for traces `timestamp` (milliseconds from
-    /// any origin) with `input_length` and `output_length` in place of a prompt.
+    /// JSON lines with `prompt` or `messages`, optionally `output_tokens`, and for traces `timestamp` (from any
+    /// origin) with `input_length` and `output_length` in place of a prompt.
+    /// - Parameter unit: of timestamps, in seconds.
     package static func lines(
-        path: String, limit: Int, outputTokens: Int?, maker: PromptMaker, seed: UInt64
+        path: String, limit: Int, outputTokens: Int?, maker: PromptMaker, seed: UInt64, unit: Double = 0.001
     ) throws -> [Workload.Item] {
         guard let text = ProcessInfo.readFile(path, limit: largestFile) else {
             throw WorkloadError("cannot read \(path)")
@@ -39,8 +40,8 @@ package enum Datasets {
             if let stamp = object["timestamp"]?.numberValue?.doubleValue {
                 let from = origin ?? stamp
                 origin = from
-                guard stamp >= from, stamp - from < 1e9 else { throw fail("timestamp goes backwards") }
-                item.arrival = Nanoseconds((stamp - from) * 1e6)
+                guard stamp >= from, (stamp - from) * unit < 1e6 else { throw fail("timestamp goes backwards") }
+                item.arrival = Nanoseconds((stamp - from) * unit * 1e9)
             }
             items.append(item)
         }

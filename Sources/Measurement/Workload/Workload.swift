@@ -35,6 +35,8 @@ package struct Workload: Sendable {
     package var path: String
     package var streaming: Bool
     package var items: [Item]
+    /// Whether blocks send the items in their order.
+    package var keepsOrder: Bool
     /// Nil = the server's.
     package var temperature: Double?
     package var ignoresEOS: Bool
@@ -45,7 +47,7 @@ package struct Workload: Sendable {
 
     package init(
         name: String, summary: String, endpoint: Endpoint = .chat, path: String? = nil, streaming: Bool = true,
-        items: [Item] = [],
+        items: [Item] = [], keepsOrder: Bool = false,
         temperature: Double? = 0, ignoresEOS: Bool = true, asksForTokenIDs: Bool = false,
         extraBody: JSONObject = JSONObject()
     ) {
@@ -55,6 +57,7 @@ package struct Workload: Sendable {
         self.path = path ?? endpoint.path
         self.streaming = streaming
         self.items = items
+        self.keepsOrder = keepsOrder
         self.temperature = temperature
         self.ignoresEOS = ignoresEOS
         self.asksForTokenIDs = asksForTokenIDs
@@ -92,11 +95,11 @@ package struct Workload: Sendable {
         return JSONValue.object(body).serialized()
     }
 
-    /// The requests of one block: items in an order that the seed decides (a trace keeps its own), each with a seed of its own.
+    /// The requests of one block: items in an order that the seed decides (unless they keep theirs, as a trace does), each with a seed of its own.
     package func requests(count: Int, seed: UInt64, isTrace: Bool = false) -> [PlannedRequest] {
         var generator = SeededGenerator(seed: seed)
         var order = Array(items.indices)
-        if !isTrace { order.shuffle(using: &generator) }
+        if !isTrace, !keepsOrder { order.shuffle(using: &generator) }
         // 52 random bits keep all seeds within 16 digits and within what a double holds.
         let first = RequestTemplate.firstSeed + generator.next() >> 12
         return (0..<count).map { index in
