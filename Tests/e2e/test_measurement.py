@@ -286,6 +286,15 @@ def test_data_sets_keep_their_prompts(server, tmp_path):
     lengths = json.loads(out)["input_lens"]
     assert len(lengths) == 6 and lengths == sorted(set(lengths))
 
+    # A trace in seconds, whose prompts share beginnings.
+    prompts.write_text("".join(json.dumps({"timestamp": 5 + number / 100, "input_length": 40 + number, "output_length": 3,
+                                           "hash_ids": [number % 2, 7, 8]}) + "\n" for number in range(4)))
+    status, out, errors = measure(*common, "--dataset-name", "timed_trace", "--dataset-path", prompts, "--timed-trace-sec-multiplier", "1",
+                                  "--timed-trace-chunk-hash-size", "16")
+    assert status == 0, errors
+    result = json.loads(out)
+    assert result["output_lens"] == [3] * 4 and all(abs(length - 40 - number) <= 6 for number, length in enumerate(result["input_lens"]))
+
     # Two for each of three beginnings; no request is left for a third.
     status, out, errors = measure(*common, "--dataset-name", "prefix_repetition", "--num-prompts", "8", "--prefix-repetition-num-prefixes", "3",
                                   "--prefix-repetition-prefix-len", "64", "--prefix-repetition-suffix-len", "16", "--prefix-repetition-output-len", "4")

@@ -24,7 +24,6 @@ extension ABCommand {
         // The mock's model has no folder; lengths are then near what was asked for.
         let folder = try load.tokenizer ?? service.model ?? live.tokenizerFolder ?? Binaries.defaultModel(explicit: nil)
         let maker = try PromptMaker(folder: folder)
-        try refuseMoreThan(FrontendDoor.mostConnections, preset)
         let model = try session.servedModel(of: contestants[0].target)
         // Short answers: nobody wrote them down beforehand, and a real engine takes its time.
         let check = equivalence > 0 && featureCheck ? FeatureCheck(model: model, outputTokens: 12) : nil
@@ -35,14 +34,7 @@ extension ABCommand {
         }
         try compare(
             session, contestants, live.descriptions, preset: preset, maker: maker, engine: live.summary, model: model,
-            check: check, featureAnswers: answers, mostAtATime: FrontendDoor.mostConnections)
-    }
-}
-
-extension ABCommand {
-    private func refuseMoreThan(_ most: Int, _ preset: Workload.Preset) throws {
-        guard let wanted = load.loads(preset).compactMap(\.concurrency).max(), wanted > most else { return }
-        throw SupervisionError(.usage, "--max-concurrency: a running service lets in \(most) at a time")
+            check: check, featureAnswers: answers)
     }
 }
 

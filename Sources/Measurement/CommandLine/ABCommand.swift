@@ -167,26 +167,23 @@ package struct ABCommand: ParsableCommand {
             featureAnswers: featureAnswers)
     }
 
-    /// - Parameters:
-    ///   - featureAnswers: by contestant, to what is in `check`.
-    ///   - mostAtATime: what contestants can take; nil = no limit.
+    /// - Parameter featureAnswers: by contestant, to what is in `check`.
     func compare(
         _ session: Session, _ contestants: [Contestant], _ arms: [ArmDescription], preset: Workload.Preset,
-        maker: PromptMaker, engine: String, model: String, check: FeatureCheck?, featureAnswers: [[RequestRecord]]?,
-        mostAtATime: Int? = nil
+        maker: PromptMaker, engine: String, model: String, check: FeatureCheck?, featureAnswers: [[RequestRecord]]?
     ) throws {
         let loads = load.loads(preset)
         let guess = load.requestCounts(preset, loads: loads, items: 0).max() ?? 1
         let workload = try load.makeWorkload(preset, maker: maker, count: guess)
         let counts = load.requestCounts(preset, loads: loads, items: workload.items.count)
-        var rules = load.rules
+        var rules = load.rules(noise: 0.25)
         rules.equalWithin = equalWithin / 100
         let plan = TrialPlan(
             workload: workload, loads: loads, requests: counts, rounds: rounds,
             noiseFloorRounds: aaRounds ?? (rounds > 1 ? 2 * arms.count : 0),
             warmup: load.numWarmups ?? min(counts.max() ?? 1, 64),
             equivalence: equivalence, idleGap: .milliseconds(idleGapMs), seed: load.seed, rules: rules,
-            concurrencyLimit: load.requestRate == nil ? mostAtATime : load.maxConcurrency?.values.first ?? mostAtATime,
+            concurrencyLimit: load.requestRate == nil ? nil : load.maxConcurrency?.values.first,
             keepsText: false, countsSystemCalls: load.systemCalls, silenceLimit: Nanoseconds(load.silenceTimeout * 1e9),
             model: model)
         var description = RunDescription(command: "ab", plan: plan, arms: arms, engine: engine, preset: preset)

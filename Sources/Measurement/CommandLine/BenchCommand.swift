@@ -179,7 +179,8 @@ package struct BenchCommand: ParsableCommand {
         let plan = TrialPlan(
             workload: workload, loads: loads, requests: counts, rounds: numRuns, noiseFloorRounds: 0,
             warmup: load.numWarmups ?? 0, equivalence: 0, idleGap: .milliseconds(100), seed: load.seed,
-            rules: load.rules,
+            // What others do is no reason to throw the only block away; and a server behind a URL is one of the others.
+            rules: load.rules(noise: 1),
             concurrencyLimit: load.requestRate == nil ? nil : load.maxConcurrency?.values.first,
             keepsText: result.saveDetailed, countsSystemCalls: load.systemCalls,
             silenceLimit: Nanoseconds(load.silenceTimeout * 1e9), model: model)

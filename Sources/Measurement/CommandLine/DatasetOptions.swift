@@ -15,6 +15,9 @@ struct DatasetOptions: ParsableArguments {
         help: ArgumentHelp("Seconds that a timestamp's unit has; default: milliseconds.", valueName: "s"))
     var timedTraceSecMultiplier = 0.001
 
+    @Option(help: ArgumentHelp("Tokens that each of a trace's hash_ids stands for.", valueName: "n"))
+    var timedTraceChunkHashSize = 16
+
     @Option(help: ArgumentHelp("Different beginnings of made-up prompts.", valueName: "n"))
     var prefixRepetitionNumPrefixes = 10
 
@@ -29,12 +32,13 @@ struct DatasetOptions: ParsableArguments {
 
     mutating func validate() throws {
         for (name, value) in [
-            ("num-prefixes", prefixRepetitionNumPrefixes), ("prefix-len", prefixRepetitionPrefixLen),
-            ("suffix-len", prefixRepetitionSuffixLen), ("output-len", prefixRepetitionOutputLen),
+            ("--prefix-repetition-num-prefixes", prefixRepetitionNumPrefixes),
+            ("--prefix-repetition-prefix-len", prefixRepetitionPrefixLen),
+            ("--prefix-repetition-suffix-len", prefixRepetitionSuffixLen),
+            ("--prefix-repetition-output-len", prefixRepetitionOutputLen),
+            ("--timed-trace-chunk-hash-size", timedTraceChunkHashSize),
         ] {
-            if !(1...10_000_000).contains(value) {
-                throw ValidationError("--prefix-repetition-\(name) must be at least 1")
-            }
+            if !(1...10_000_000).contains(value) { throw ValidationError("\(name) must be at least 1") }
         }
         if !(timedTraceSecMultiplier > 0 && timedTraceSecMultiplier <= 1e6) {
             throw ValidationError("--timed-trace-sec-multiplier must be above 0")

@@ -107,8 +107,9 @@ struct WorkloadOptions: ParsableArguments {
 
     @Option(
         help: ArgumentHelp(
-            "A block is dropped if this part of all CPUs or more was stolen, or used by others.", valueName: "0…1"))
-    var noiseLimit = 0.25
+            "A block is dropped if more than this part of all CPUs was stolen, or used by others. Default: 0.25 for ab; bench "
+                + "drops none.", valueName: "0…1"))
+    var noiseLimit: Double?
 
     @Flag(
         help: ArgumentHelp(
@@ -155,7 +156,7 @@ struct WorkloadOptions: ParsableArguments {
         if !(0..<1).contains(randomRangeRatio) {
             throw ValidationError("--random-range-ratio must be from 0 to below 1")
         }
-        if !(0...1).contains(noiseLimit) { throw ValidationError("--noise-limit must be from 0 to 1") }
+        if let noiseLimit, !(0...1).contains(noiseLimit) { throw ValidationError("--noise-limit must be from 0 to 1") }
         for (name, value) in [
             ("--stall-ms", stallMs), ("--lateness-limit-ms", latenessLimitMs), ("--silence-timeout", silenceTimeout),
         ] where !(value > 0 && value < 1e6) { throw ValidationError("\(name) must be above 0") }
@@ -167,9 +168,10 @@ struct WorkloadOptions: ParsableArguments {
         return Workload.presets.first { $0.name == name } ?? Workload.presets[0]
     }
 
-    var rules: RunRules {
+    /// - Parameter noise: the limit unless one was given.
+    func rules(noise: Double) -> RunRules {
         RunRules(
-            latenessLimit: Nanoseconds(latenessLimitMs * 1e6), noiseLimit: noiseLimit,
+            latenessLimit: Nanoseconds(latenessLimitMs * 1e6), noiseLimit: noiseLimit ?? noise,
             stallThreshold: Nanoseconds(stallMs * 1e6),
             goodput: Dictionary(goodput.map { ($0.metric, $0.milliseconds) }, uniquingKeysWith: { $1 }))
     }
@@ -240,7 +242,7 @@ struct WorkloadOptions: ParsableArguments {
         case .custom, .timedTrace:
             items = try Datasets.lines(
                 path: datasetPath ?? "", limit: numPrompts ?? .max, outputTokens: outputLen ?? customOutputLen,
-                maker: maker, seed: seed, unit: dataset.timedTraceSecMultiplier)
+                maker: maker, seed: seed, unit: dataset.timedTraceSecMultiplier, chunk: dataset.timedTraceChunkHashSize)
             if datasetName == .timedTrace, items.contains(where: { $0.arrival == nil }) {
                 throw WorkloadError("\(datasetPath ?? ""): every line of a timed trace needs a timestamp")
             }

@@ -6,7 +6,8 @@ import Glibc
 /// encrypted ones stay encrypted. Whoever begins with a zero byte is given the connection to the frontend itself instead, so
 /// that nothing lies between the two.
 package final class FrontendDoor {
-    package static let mostConnections = 256
+    /// At a time; those that were handed over do not count.
+    private static let mostConnections = 256
     /// Asks for the connection itself; no request begins with it, and no TLS handshake.
     private static let handOver: UInt8 = 0
     /// Everything happens on the loop's thread, so one place to read into is enough.
