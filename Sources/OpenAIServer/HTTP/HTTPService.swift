@@ -81,10 +81,21 @@ struct ExchangeRecord {
     }
 
     var line: String {
-        var line = "\(peer) - \"\(Self.printable(method.rawValue)) \(Self.printable(uri)) "
-        line += "HTTP/\(version.major).\(version.minor)\" \(status) time=\(Self.milliseconds(seconds))ms"
+        var line = ""
+        line.reserveCapacity(192)
+        line += peer
+        line += " - \""
+        line += Self.printable(method.rawValue)
+        line += " "
+        line += Self.printable(uri)
+        line += " HTTP/\(version.major).\(version.minor)\" \(status) time="
+        line += Self.milliseconds(seconds)
+        line += "ms"
         if let endCause { line += " end=\(endCause)" }
-        if let requestID { line += " id=\(Self.printable(requestID))" }
+        if let requestID {
+            line += " id="
+            line += Self.printable(requestID)
+        }
         return line
     }
 

@@ -35,13 +35,21 @@ package struct FrontendLogHandler: LogHandler {
     package func line(
         level: Logger.Level, message: String, metadata: Logger.Metadata, file: String, line: UInt, second: time_t
     ) -> String {
-        let pairs =
-            metadata.isEmpty
-            ? "" : metadata.sorted { $0.key < $1.key }.map { " \($0.key)=\($0.value)" }.joined()
         // Not by characters: every request has a line.
         let name = file.utf8.lastIndex(of: UInt8(ascii: "/")).map { file[file.utf8.index(after: $0)...] } ?? file[...]
-        return
-            "\(prefix) \(Self.label(level, colored: useColors)) \(clock.text(of: second)) [\(name):\(line)] \(message)\(pairs)"
+        var text = ""
+        text.reserveCapacity(prefix.utf8.count + message.utf8.count + 80)
+        text += prefix
+        text += " "
+        text += Self.label(level, colored: useColors)
+        text += " "
+        text += clock.text(of: second)
+        text += " ["
+        text += name
+        text += ":\(line)] "
+        text += message
+        for (key, value) in metadata.sorted(by: { $0.key < $1.key }) { text += " \(key)=\(value)" }
+        return text
     }
 
     private static func label(_ level: Logger.Level, colored: Bool) -> String {
