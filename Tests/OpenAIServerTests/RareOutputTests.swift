@@ -44,9 +44,13 @@ import Testing
     private static let generate = #"{"token_ids": [318, 5647, 10], "sampling_params": {"allowed_token_ids": [766], "#
 
     private func server(
+        configure: @escaping (inout ServerConfiguration) -> Void = { _ in },
         _ change: @escaping @Sendable (_ number: Int, _ output: inout EngineCoreOutput) -> Void
     ) throws -> GenerationServer {
-        try GenerationServer(engine: ObedientEngine(change: change)) { $0.enableScaleOut = true }
+        try GenerationServer(engine: ObedientEngine(change: change)) {
+            $0.enableScaleOut = true
+            configure(&$0)
+        }
     }
 
     private func choice(_ body: String) throws -> JSONValue {
@@ -66,6 +70,33 @@ import Testing
         #expect(shown?.pairs.map { $0.1.numberValue?.doubleValue } == [-0.5, -3, -2], "\(answer.body)")
     }
 
+    /// The rows of a real engine are as long as the longest that any request of the step asked for.
+    @Test func alternativesOfOtherRequestsAreNotShown() throws {
+        let answers = try server { _, output in
+            output.newLogprobs = LogprobRows(
+                rows: 1, columns: 5, tokenIDs: [766, 10, 11, 12, 0], logprobs: [-0.5, -1, -2, -3, -.infinity],
+                ranks: [1])
+        }
+        let body = #""prompt": "def", "allowed_token_ids": [766], "max_tokens": 1, "logprobs""#
+        for (request, count) in [(": 1", 2), (": 0", 1), (#": 0, "logprob_token_ids": [10, 11]"#, 3)] {
+            let answer = try answers.post("/v1/completions", "{\(body)\(request)}")
+            let shown = try choice(answer.body)["logprobs"]?["top_logprobs"]?.arrayValue?.first?.objectValue
+            #expect(shown?.pairs.map { $0.1.numberValue?.doubleValue } == [-0.5, -1, -2].prefix(count).map { $0 })
+        }
+        let chat = try answers.post(
+            "/v1/chat/completions",
+            #"""
+            {"messages": [{"role": "user", "content": "a"}], "allowed_token_ids": [766], "max_tokens": 1,
+             "logprobs": true, "logprob_token_ids": [10, 11]}
+            """#)
+        let entry = try choice(chat.body)["logprobs"]?["content"]?.arrayValue?.first
+        #expect(entry?["top_logprobs"]?.arrayValue?.count == 3)
+        let tokens = try answers.post(
+            "/inference/v1/generate", Self.generate + #""max_tokens": 1, "logprobs": 1}}"#)
+        let first = try choice(tokens.body)["logprobs"]?["content"]?.arrayValue?.first
+        #expect(first?["top_logprobs"]?.arrayValue?.count == 2)
+    }
+
     /// The same among many: they are looked up in another way than few.
     @Test(arguments: [(3, 45), (40, 45)]) func manyAlternativesWithTheSameText(first: Int, last: Int) throws {
         // One character of ASCII each.
@@ -73,13 +104,13 @@ import Testing
         ids[first] = 130
         ids[last] = 161
         let (columns, tokenIDs) = (ids.count, ids)
-        let answer = try server { _, output in
+        let answer = try server(configure: { $0.maxLogprobs = 50 }) { _, output in
             output.newLogprobs = LogprobRows(
                 rows: 1, columns: columns, tokenIDs: tokenIDs, logprobs: (0..<columns).map { -0.5 - Float($0) },
                 ranks: [1])
         }.post(
             "/v1/completions",
-            #"{"prompt": "def", "allowed_token_ids": [766], "max_tokens": 1, "logprobs": 3}"#)
+            #"{"prompt": "def", "allowed_token_ids": [766], "max_tokens": 1, "logprobs": 50}"#)
         let shown = try choice(answer.body)["logprobs"]?["top_logprobs"]?.arrayValue?.first?.objectValue
         var expected = (0..<columns).map { -0.5 - Double($0) }
         expected[first] = expected.remove(at: last)

@@ -53,11 +53,14 @@ struct ChatHandler: RouteHandler {
         let view = ChatView(
             identity: identity, role: api.chat.responseRole,
             echoText: chat.echo ? chat.rendering.lastAssistantText : nil,
-            topLogprobs: logprobs, returnTokenIDs: sampling.returnTokenIDs, includeReasoning: chat.includeReasoning,
+            // Tokens that were asked for by their ids are all shown.
+            topLogprobs: logprobs.map { sampling.logprobTokenIDs?.isEmpty == false ? -1 : $0 },
+            returnTokenIDs: sampling.returnTokenIDs, includeReasoning: chat.includeReasoning,
             parallelToolCalls: chat.parallelToolCalls, namedToolChoice: namedToolChoice,
             countsReasoning: api.model.parsers.hasReasoning,
             writer: LogprobsWriter(
-                model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs),
+                model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs,
+                logprobs: logprobs, chosen: sampling.logprobTokenIDs?.count ?? 0),
             prompt: prompt, returnPromptText: chat.returnPromptText,
             includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
             continuousUsage: sampling.streamOptions?.continuousUsage ?? false)

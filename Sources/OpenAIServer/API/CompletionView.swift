@@ -41,7 +41,8 @@ struct CompletionView {
         writer.appendFirstPromptToken(first, to: &arrays, offset: &offset)
         guard let rows else { return }
         for row in 0..<rows.rows {
-            writer.append(rows, row: row, after: prompt.prefix(row + 1).suffix(4), to: &arrays, offset: &offset)
+            writer.append(
+                rows, row: row, after: prompt.prefix(row + 1).suffix(4), isPrompt: true, to: &arrays, offset: &offset)
         }
     }
 }

@@ -59,7 +59,8 @@ struct CompletionsHandler: RouteHandler {
             identity: identity, echo: completion.echo, echoOnly: echoOnly, logprobs: completion.logprobs,
             returnTokenIDs: sampling.returnTokenIDs,
             writer: LogprobsWriter(
-                model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs),
+                model: api.model, asTokenIDs: sampling.returnTokensAsTokenIDs ?? api.chat.returnTokensAsTokenIDs,
+                logprobs: completion.logprobs, chosen: sampling.logprobTokenIDs?.count ?? 0),
             prompts: prompts, includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
             continuousUsage: sampling.streamOptions?.continuousUsage ?? false)
         let batch = try api.lower(

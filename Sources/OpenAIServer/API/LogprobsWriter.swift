@@ -6,6 +6,19 @@ struct LogprobsWriter {
     let model: ServedModel
     /// Spell tokens as `token_id:N` (`return_tokens_as_token_ids`).
     let asTokenIDs: Bool
+    /// How many columns of a generated token's row the request asked for, the token itself among them. A real engine fills
+    /// all rows of a step up to the largest number that any of its requests asked for.
+    let columns: Int
+
+    /// - Parameters:
+    ///   - logprobs: alternatives; -1 = all.
+    ///   - chosen: how many tokens were asked for by their ids, which takes precedence.
+    init(model: ServedModel, asTokenIDs: Bool, logprobs: Int?, chosen: Int) {
+        self.model = model
+        self.asTokenIDs = asTokenIDs
+        let alternatives = chosen > 0 ? chosen : logprobs ?? 0
+        columns = alternatives < 0 ? .max : alternatives &+ 1
+    }
 
     /// Engines report -inf for impossible tokens; JSON has no such number and the API uses -9999.
     static func finite(_ logprob: Float) -> Double { logprob.isFinite ? max(Double(logprob), -9999) : -9999 }
@@ -15,11 +28,13 @@ struct LogprobsWriter {
     }
 
     /// The distinct columns of a row in order: the sampled token first, then the alternatives.
-    private func forEachColumn(of rows: LogprobRows, row: Int, limit: Int, _ body: (Int, Int32, Float) -> Void) {
+    private func forEachColumn(
+        of rows: LogprobRows, row: Int, columns: Int, limit: Int = .max, _ body: (Int, Int32, Float) -> Void
+    ) {
         let base = row * rows.columns
         let sampled = rows.tokenIDs[base]
         var count = 0
-        for column in 0..<rows.columns where count < limit {
+        for column in 0..<min(rows.columns, columns) where count < limit {
             let id = rows.tokenIDs[base + column]
             if column > 0, id == sampled { continue }
             body(column, id, rows.logprobs[base + column])
@@ -62,9 +77,10 @@ struct LogprobsWriter {
     }
 
     /// Adds one row; `offset` counts characters of the token strings so far.
+    /// - Parameter isPrompt: a row of the prompt, of which there may be more columns than an echo shows.
     func append(
-        _ rows: LogprobRows, row: Int, after context: ArraySlice<Int32>, to arrays: inout CompletionArrays,
-        offset: inout Int
+        _ rows: LogprobRows, row: Int, after context: ArraySlice<Int32>, isPrompt: Bool = false,
+        to arrays: inout CompletionArrays, offset: inout Int
     ) {
         let id = rows.tokenIDs[row * rows.columns]
         let text = text(of: id, after: context)
@@ -74,7 +90,7 @@ struct LogprobsWriter {
         arrays.offsets.appendJSONInt(offset)
         arrays.topLogprobs.appendLiteral("{")
         var alternatives = AlternativesByText(capacity: rows.columns)
-        forEachColumn(of: rows, row: row, limit: .max) { _, id, logprob in
+        forEachColumn(of: rows, row: row, columns: isPrompt ? .max : columns, limit: columns) { _, id, logprob in
             alternatives.set(self.text(of: id, after: context), logprob)
         }
         for (place, entry) in alternatives.entries.enumerated() {
@@ -121,7 +137,7 @@ struct LogprobsWriter {
         appendChatToken(rows.tokenIDs[base], rows.logprobs[base], after: context, sampled: true, to: &bytes)
         bytes.appendLiteral(",\"top_logprobs\":[")
         var isFirst = true
-        forEachColumn(of: rows, row: row, limit: top < 0 ? .max : top) { _, id, logprob in
+        forEachColumn(of: rows, row: row, columns: columns, limit: top < 0 ? .max : top) { _, id, logprob in
             bytes.appendLiteral(isFirst ? "{" : ",{")
             isFirst = false
             appendChatToken(id, logprob, after: context, sampled: false, to: &bytes)
@@ -171,7 +187,7 @@ struct LogprobsWriter {
         append(rows.tokenIDs[base], rows.logprobs[base], rank: Int(rows.ranks[row]), to: &sink)
         sink.appendLiteral(",\"top_logprobs\":[")
         var bytes: [UInt8] = []
-        forEachColumn(of: rows, row: row, limit: .max) { column, id, logprob in
+        forEachColumn(of: rows, row: row, columns: columns) { column, id, logprob in
             if !bytes.isEmpty { bytes.appendLiteral(",") }
             append(id, logprob, rank: column == 0 ? Int(rows.ranks[row]) : column, to: &bytes)
             bytes.appendLiteral("}")
@@ -190,7 +206,7 @@ struct LogprobsWriter {
             sink.appendLiteral(",{")
             var first = true
             var bytes: [UInt8] = []
-            forEachColumn(of: rows, row: row, limit: .max) { column, id, logprob in
+            forEachColumn(of: rows, row: row, columns: .max) { column, id, logprob in
                 if !first { bytes.appendLiteral(",") }
                 first = false
                 bytes.appendLiteral("\"")

@@ -33,7 +33,9 @@ struct GenerateHandler: RouteHandler {
             let view = GenerateView(
                 identity: identity, prompt: prompt, logprobs: generate.logprobs,
                 returnPromptTokenIDs: sampling.returnTokenIDs, asksForPromptScores: generate.promptScores != nil,
-                writer: LogprobsWriter(model: api.model, asTokenIDs: false),
+                writer: LogprobsWriter(
+                    model: api.model, asTokenIDs: false, logprobs: generate.logprobs,
+                    chosen: sampling.logprobTokenIDs?.count ?? 0),
                 includeUsage: sampling.streamOptions?.includeUsage ?? api.forceIncludeUsage,
                 continuousUsage: sampling.streamOptions?.continuousUsage ?? false)
             let count = batch.sequences.count
