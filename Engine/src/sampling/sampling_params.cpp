@@ -81,9 +81,9 @@ std::optional<std::string> check_bounds(const SamplingParams& p) {
         return "prompt_logprobs must be -1 or at least 0, got " + std::to_string(*p.prompt_logprobs) + ".";
     }
     const RepetitionDetection& r = p.repetition_detection;
-    bool off = r.max_pattern_size == 0 && r.min_pattern_size == 0 && r.min_count == 0;
-    if (!off && (r.min_pattern_size < 1 || r.min_pattern_size > r.max_pattern_size || r.min_count < 2)) {
-        return "repetition_detection needs 1 <= min_pattern_size <= max_pattern_size and min_count >= 2.";
+    if (r.min_pattern_size < 0 || r.min_pattern_size > r.max_pattern_size ||
+        (r.max_pattern_size > 0 && r.min_count < 2)) {
+        return "repetition_detection needs 0 <= min_pattern_size <= max_pattern_size and min_count >= 2.";
     }
     return std::nullopt;
 }

@@ -318,6 +318,8 @@ TEST(Repetition, FindsPatternsOfEveryAllowedSize) {
     auto ends = [](std::vector<int32_t> output, RepetitionDetection detection) {
         return ends_in_repetition(output, detection);
     };
+    EXPECT_TRUE(ends({1, 2, 2, 2}, {2, 0, 3}));   // no smallest pattern: one token
+    EXPECT_FALSE(ends({1, 2, 2, 2}, {0, 0, 3}));  // off
     EXPECT_TRUE(ends({9, 4, 4, 4}, {4, 1, 3}));
     EXPECT_FALSE(ends({4, 4}, {4, 1, 3}));
     EXPECT_FALSE(ends({4, 4, 4, 9}, {4, 1, 3}));
