@@ -173,8 +173,7 @@ extension TokenIDMatrix {
 
 extension RepetitionDetection {
     var isInvalid: Bool {
-        if maxPatternSize == 0 && minPatternSize == 0 && minCount == 0 { return false }
-        return minPatternSize < 1 || maxPatternSize < minPatternSize || minCount < 2
+        minPatternSize < 0 || maxPatternSize < minPatternSize || (maxPatternSize > 0 && minCount < 2)
     }
 
     init(decoding reader: inout MessagePackReader) throws(MessagePackError) {

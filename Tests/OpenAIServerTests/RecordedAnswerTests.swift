@@ -72,7 +72,35 @@ final class GenerationServer {
     }
 }
 
+/// A request that vLLM's Python frontend refused, recorded by `tools/interop/differential.py`.
+struct RecordedRefusal: Sendable, CustomTestStringConvertible {
+    let path: String
+    let request: String
+    let error: [JSONValue?]
+
+    var testDescription: String { "\(path) \(request.prefix(200))" }
+
+    static let all: [RecordedRefusal] = {
+        let url = Bundle.module.resourceURL!.appendingPathComponent("Fixtures/refusals.json")
+        return try! JSONValue.parse([UInt8](try! Data(contentsOf: url))).arrayValue!.map { entry in
+            RecordedRefusal(
+                path: entry["path"]!.stringValue!, request: entry["request"]!.stringValue!,
+                error: [entry["status"], entry["type"], entry["param"], entry["code"]])
+        }
+    }()
+}
+
 @Suite struct RecordedAnswerTests {
+    @Test(arguments: RecordedRefusal.all)
+    func refusesAsThePythonFrontend(_ recorded: RecordedRefusal) throws {
+        let server = try GenerationServer { $0.enableScaleOut = true }
+        let response = try server.post(recorded.path, recorded.request)
+        let error = try JSONValue.parse(response.body)["error"]
+        #expect(
+            [.number(response.status), error?["type"], error?["param"], error?["code"]] == recorded.error,
+            "\(response.body)")
+    }
+
     @Test(arguments: RecordedAnswer.all)
     func answersAsThePythonFrontend(_ recorded: RecordedAnswer) throws {
         let server = try GenerationServer()

@@ -20,11 +20,6 @@ struct BatchChatHandler: RouteHandler {
                 chats.append(try ChatRequest(one, limits: api.limits, settings: api.chat))
             }
             let first = chats[0]
-            guard first.sampling.n == 1 else {
-                throw .badRequest(
-                    "Batch chat completions do not support `n > 1`. Please set `n` to 1.", param: "n",
-                    value: first.sampling.n)
-            }
             let logprobs = first.logprobs ? first.topLogprobs : nil
             let preparation = try api.check(
                 first.sampling, logprobs: logprobs, promptLogprobs: first.promptLogprobsAsked)
@@ -52,6 +47,16 @@ struct BatchChatHandler: RouteHandler {
 
     private func conversations(of body: JSONObject) throws(APIError) -> [[JSONValue]] {
         var reader = FieldReader(body)
+        if let n = reader.value("n"), n != .bool(true), n != .number(1), n != .number(1.0) {
+            reader.reportRule(
+                .badRequest("Batch chat completions do not support `n > 1`. Please set `n` to 1.", param: "n"))
+        }
+        if FieldReader.isTrue(body["use_beam_search"]) {
+            reader.reportRule(
+                .badRequest(
+                    "Batch chat completions do not support beam search. Please set `use_beam_search` to False.",
+                    param: "use_beam_search"))
+        }
         let elements = reader.array("messages") ?? []
         if body["messages"] == nil {
             reader.report("messages", "Field required")
@@ -63,6 +68,9 @@ struct BatchChatHandler: RouteHandler {
             guard let messages = element.arrayValue else {
                 reader.report("messages.\(index)", "Input should be a valid list")
                 continue
+            }
+            if messages.isEmpty {
+                reader.report("messages.\(index)", "List should have at least 1 item after validation, not 0")
             }
             conversations.append(messages)
         }

@@ -37,8 +37,14 @@ struct ChatRendering {
         chatTemplate = reader.string("chat_template")
         chatTemplateKwargs = reader.object("chat_template_kwargs")
         documents = reader.array("documents")
-        for (index, document) in (documents ?? []).enumerated() where document.objectValue == nil {
-            reader.report("documents.\(index)", "Input should be a valid dictionary")
+        for (index, document) in (documents ?? []).enumerated() {
+            guard let object = document.objectValue else {
+                reader.report("documents.\(index)", "Input should be a valid dictionary")
+                continue
+            }
+            for (key, value) in object.pairs where value.stringValue == nil {
+                reader.report("documents.\(index).\(key.prefix(64))", "Input should be a valid string")
+            }
         }
         reasoningEffort = reader.string("reasoning_effort")
         if let reasoningEffort, !Self.reasoningEfforts.contains(reasoningEffort) {
@@ -73,6 +79,25 @@ struct ChatRendering {
             }
         case .null where object["role"]?.stringValue == "assistant": break
         default: reader.report(variant + ".content", "Input should be a valid string or a list of parts")
+        }
+        if let name = object["name"], !name.isNull, name.stringValue == nil {
+            reader.report(variant + ".role", "Input should be 'developer', or `name` a valid string")
+        }
+        if object["role"]?.stringValue == "assistant" {
+            let kind = "ChatCompletionMessageFunctionToolCallParam"
+            if case .string? = object["tool_calls"] { reader.report("0.\(kind)", "Input should be a valid list") }
+            for (index, call) in (object["tool_calls"]?.arrayValue ?? []).enumerated() {
+                check(call: call, "\(index).\(kind)", &reader)
+            }
+        }
+    }
+
+    /// A call that the model made before. The Python server names it by its place in its message alone.
+    private static func check(call: JSONValue, _ path: String, _ reader: inout FieldReader) {
+        guard let object = call.objectValue else { return reader.report(path, "Input should be a valid dictionary") }
+        if object["id"]?.stringValue == nil { reader.report(path + ".id", "Input should be a valid string") }
+        if object["function"]?["name"]?.stringValue == nil || object["function"]?["arguments"]?.stringValue == nil {
+            reader.report(path + ".function", "`name` and `arguments` should be valid strings")
         }
     }
 

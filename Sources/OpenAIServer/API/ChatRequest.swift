@@ -32,14 +32,20 @@ struct ChatRequest {
     init(_ body: JSONObject, limits: APILimits, settings: ChatSettings) throws(APIError) {
         var reader = FieldReader(body)
         sampling = SamplingFields(&reader, limits: limits)
-        let maxCompletionTokens = reader.int("max_completion_tokens")
-        maxTokens = reader.int("max_tokens")
+        let maxCompletionTokens = reader.int("max_completion_tokens", saturating: true)
+        maxTokens = reader.int("max_tokens", saturating: true)
         if let maxCompletionTokens {
             maxTokens = maxCompletionTokens
             maxTokensField = "max_completion_tokens"
         }
         reader.refuseNull("echo", "add_generation_prompt", "continue_final_message", "include_reasoning")
         logprobs = reader.bool("logprobs") ?? false
+        if FieldReader.isTrue(body["top_logprobs"]), !FieldReader.isTrue(body["logprobs"]),
+            case .number? = body["top_logprobs"]
+        {
+            reader.reportRule(
+                .badRequest("when using `top_logprobs`, `logprobs` must be set to true.", param: "top_logprobs"))
+        }
         topLogprobs = SamplingFields.readCount("top_logprobs", &reader) ?? 0
         let topLogprobsGiven = topLogprobs != 0
         parallelToolCalls = reader.bool("parallel_tool_calls") ?? true
@@ -47,6 +53,7 @@ struct ChatRequest {
         echo = reader.bool("echo") ?? false
         returnPromptText = reader.bool("return_prompt_text") ?? false
         let beamSearch = reader.bool("use_beam_search") ?? false
+        let mediaArguments = Self.mediaArguments(&reader)
         rendering = ChatRendering(&reader)
         addSpecialTokens = reader.bool("add_special_tokens") ?? false
         let (tools, toolsGiven) = Self.readTools(&reader)
@@ -54,7 +61,7 @@ struct ChatRequest {
         toolChoice = Self.readToolChoice(&reader, hasTools: toolsGiven)
         try reader.finish()
 
-        try StructuredOutputsFields.validate(body)
+        try StructuredOutputsFields.validate(body, isChat: true)
         if topLogprobsGiven, !logprobs {
             throw .badRequest("when using `top_logprobs`, `logprobs` must be set to true.", param: "top_logprobs")
         }
@@ -77,11 +84,7 @@ struct ChatRequest {
                 "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set")
         }
         if beamSearch { throw .badRequest("Beam search is not supported.", param: "use_beam_search") }
-        for field in ["mm_processor_kwargs", "media_io_kwargs"]
-        where body[field].map({ !$0.isNull && $0.objectValue?.isEmpty != true }) ?? false {
-            throw .badRequest(
-                "Per-request \(field) are disabled: this server runs text-only models.", param: field)
-        }
+        if let mediaArguments { throw mediaArguments }
         try rendering.check(settings)
         promptLogprobsAsked = sampling.promptLogprobs
         if echo, sampling.promptLogprobs == nil, !sampling.stream { sampling.promptLogprobs = topLogprobs }
@@ -93,6 +96,17 @@ struct ChatRequest {
             if sampling.structuredOutputs == nil { optionalConstraint = constraint }
         } else if let constraint {
             sampling.structuredOutputs = constraint
+        }
+    }
+
+    /// Parameters of images and sounds, which no model here has.
+    static func mediaArguments(_ reader: inout FieldReader) -> APIError? {
+        let fields = ["mm_processor_kwargs", "media_io_kwargs"].filter { reader.object($0)?.isEmpty == false }
+        for (key, value) in reader.value("media_io_kwargs")?.objectValue?.pairs ?? [] where value.objectValue == nil {
+            reader.report("media_io_kwargs.\(key.prefix(64))", "Input should be a valid dictionary")
+        }
+        return fields.first.map {
+            .badRequest("Per-request \($0) are disabled: this server runs text-only models.", param: $0)
         }
     }
 

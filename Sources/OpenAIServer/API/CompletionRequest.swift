@@ -22,12 +22,17 @@ struct CompletionRequest {
         sampling = SamplingFields(&reader, limits: limits)
         prompts = promptTokens.map { [.tokens($0)] } ?? Self.readPrompts(&reader, limits: limits)
         reader.refuseNull("n")
-        maxTokens = reader.int("max_tokens") ?? 16
+        maxTokens = reader.int("max_tokens", saturating: true) ?? 16
         logprobs = SamplingFields.readCount("logprobs", &reader)
         echo = reader.bool("echo") ?? false
         addSpecialTokens = reader.bool("add_special_tokens") ?? true
         let beamSearch = reader.bool("use_beam_search") ?? false
         let suffix = reader.string("suffix")
+        switch reader.value("prompt_embeds") {
+        case .string, nil: break
+        case .array(let elements) where elements.allSatisfy({ $0.stringValue != nil }): break
+        default: reader.report("prompt_embeds", "Input should be valid bytes or a list of them")
+        }
         try reader.finish()
 
         try StructuredOutputsFields.validate(body)
@@ -78,11 +83,11 @@ struct CompletionRequest {
             case .array:
                 var prompts: [Prompt] = []
                 for (index, element) in elements.enumerated() {
+                    // The Python server tries a list of integers first, and reports its first element.
                     guard let ids = element.arrayValue else {
-                        reader.report("prompt.\(index)", "Input should be a valid list")
+                        reader.report("prompt.0", "Input should be a list of lists; element \(index) is not a list")
                         return []
                     }
-                    // The Python server tries a list of integers first, and reports its first element.
                     guard ids.allSatisfy({ FieldReader.int($0) != nil }) else {
                         reader.report("prompt.0", "Input should be lists of integers; list \(index) is not")
                         return []

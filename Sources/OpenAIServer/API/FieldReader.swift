@@ -16,7 +16,7 @@ struct FieldReader {
     let object: JSONObject
     private let path: String
     private(set) var issues: [Issue] = []
-    /// The first violated rule that is not a mere type error; reported when there are no type errors.
+    /// The first violated rule that the Python server checks before any type.
     private(set) var violatedRule: APIError?
 
     init(_ object: JSONObject, path: String = "body") {
@@ -57,8 +57,13 @@ struct FieldReader {
         return bool
     }
 
-    mutating func int(_ key: String, minimum: Int? = nil) -> Int? {
+    /// - Parameter saturating: what exceeds 64 bits becomes the largest or smallest number, for fields whose limits are far
+    ///   below and name the error.
+    mutating func int(_ key: String, minimum: Int? = nil, saturating: Bool = false) -> Int? {
         guard let value = value(key) else { return nil }
+        if saturating, case .number(let number) = value, number.isInteger, number.intValue == nil {
+            return number.doubleValue < 0 ? .min : .max
+        }
         guard let int = Self.int(value) else {
             report(key, "Input should be a valid integer")
             return nil
@@ -143,10 +148,8 @@ struct FieldReader {
 
     /// Throws one error that names every issue; its `param` is the first path.
     func finish() throws(APIError) {
-        guard let first = issues.first else {
-            if let violatedRule { throw violatedRule }
-            return
-        }
+        if let violatedRule { throw violatedRule }
+        guard let first = issues.first else { return }
         var message = issues.count == 1 ? "1 validation error:" : "\(issues.count) validation errors:"
         for issue in issues.prefix(Self.maximumErrors) {
             message += "\n  \(issue.path): \(issue.message)"
@@ -155,6 +158,18 @@ struct FieldReader {
     }
 
     // MARK: - Conversions
+
+    /// Whether Python takes the value for true.
+    static func isTrue(_ value: JSONValue?) -> Bool {
+        switch value {
+        case .null, nil: false
+        case .bool(let bool): bool
+        case .number(let number): number.doubleValue != 0
+        case .string(let text): !text.isEmpty
+        case .array(let elements): !elements.isEmpty
+        case .object(let object): !object.isEmpty
+        }
+    }
 
     static func bool(_ value: JSONValue) -> Bool? {
         switch value {

@@ -61,6 +61,11 @@ struct PromptPreparation: Sendable {
         }
         guard !ids.isEmpty else { throw .badRequest("The decoder prompt cannot be empty") }
         // One token must be left for the output: engines do not survive a prompt that fills the context.
+        guard ids.count != maxModelLength else {
+            throw .badRequest(
+                "The prompt fills the model's context of \(maxModelLength) tokens; max_tokens must be at least 1, got 0.",
+                param: "max_tokens", value: 0)
+        }
         guard ids.count < maxModelLength else {
             throw .badRequest(
                 "This model's maximum context length is \(maxModelLength) tokens. However, your prompt contains at least "

@@ -56,14 +56,17 @@ struct SamplingFields {
         var continuousUsage: Bool { includeUsage && continuousUsageStats }
     }
 
-    init(_ reader: inout FieldReader, limits: APILimits) {
+    /// - Parameter isGenerate: of `/inference/v1/generate`, which has fewer rules between fields.
+    init(_ reader: inout FieldReader, limits: APILimits, isGenerate: Bool = false) {
         reader.refuseNull(
             "include_stop_str_in_output", "ignore_eos", "min_tokens", "skip_special_tokens",
             "spaces_between_special_tokens", "add_special_tokens", "bad_words", "priority", "request_id",
-            "use_beam_search", "length_penalty")
+            "use_beam_search", "length_penalty", "routed_experts_prompt_start")
         model = reader.string("model")
-        // Only its type matters: nothing here knows users.
+        // Only their types matter: nothing here knows users or watermarks.
         _ = reader.string("user")
+        _ = reader.bool("watermarking")
+        _ = reader.double("length_penalty")
         temperature = reader.double("temperature")
         topP = reader.double("top_p")
         topK = reader.int("top_k")
@@ -84,7 +87,7 @@ struct SamplingFields {
         allowedTokenIDs = reader.tokenIDs("allowed_token_ids")
         badWords = reader.strings("bad_words") ?? []
         promptLogprobs = Self.readCount("prompt_logprobs", &reader)
-        logprobTokenIDs = reader.tokenIDs("logprob_token_ids")
+        logprobTokenIDs = isGenerate ? reader.tokenIDs("logprob_token_ids") : Self.readLogprobTokenIDs(&reader)
         routedExpertsPromptStart = reader.int("routed_experts_prompt_start", minimum: 0) ?? 0
         truncatePromptTokens = reader.int("truncate_prompt_tokens", minimum: -1)
         truncationSide = .left
@@ -97,14 +100,17 @@ struct SamplingFields {
         }
         cacheSalt = Self.readCacheSalt(&reader)
         priority = reader.int("priority") ?? 0
-        thinkingTokenBudget = Self.readCount("thinking_token_budget", &reader)
+        thinkingTokenBudget = Self.readBudget(&reader)
         stream = reader.bool("stream") ?? false
         streamInterval = reader.int("stream_interval", minimum: 1)
         returnTokenIDs = reader.bool("return_token_ids") ?? false
         returnTokensAsTokenIDs = reader.bool("return_tokens_as_token_ids")
         requestID = reader.string("request_id")
         sessionID = reader.string("session_id")
-        if let options = reader.object("stream_options") {
+        if !stream, !isGenerate, FieldReader.isTrue(reader.value("stream_options")) {
+            reader.reportRule(
+                .badRequest("Stream options can only be defined when `stream=True`.", param: "stream_options"))
+        } else if let options = reader.object("stream_options") {
             var nested = FieldReader(options, path: "body.stream_options")
             streamOptions = StreamOptions(
                 includeUsage: nested.bool("include_usage") ?? false,
@@ -125,12 +131,37 @@ struct SamplingFields {
 
     /// Numbers that the Python server checks before its type conversion, so that text is no number here.
     static func readCount(_ key: String, _ reader: inout FieldReader) -> Int? {
-        if case .string(let text)? = reader.value(key) {
+        switch reader.value(key) {
+        case .number, .bool, nil: return reader.int(key)
+        case .string(let text):
+            reader.reportRule(.badRequest("`\(key)` must be an integer.", param: key, value: text))
+        default: reader.reportRule(.badRequest("`\(key)` must be an integer.", param: key))
+        }
+        return nil
+    }
+
+    /// Here not even a whole number with a fraction counts, nor a truth value.
+    private static func readBudget(_ reader: inout FieldReader) -> Int? {
+        guard let value = reader.value("thinking_token_budget") else { return nil }
+        if case .number(let number) = value, number.isInteger, let budget = number.intValue, budget >= -1 {
+            return budget
+        }
+        reader.reportRule(
+            .badRequest(
+                "`thinking_token_budget` must be a non-negative integer or -1 for unlimited.",
+                param: "thinking_token_budget"))
+        return nil
+    }
+
+    private static func readLogprobTokenIDs(_ reader: inout FieldReader) -> [Int32]? {
+        if FieldReader.isTrue(reader.value("logprob_token_ids")),
+            [nil, .bool(false)].contains(reader.value("logprobs"))
+        {
             reader.reportRule(
-                .badRequest("`\(key)` must be an integer.", param: key, value: text))
+                .badRequest("when using `logprob_token_ids`, `logprobs` must be set.", param: "logprob_token_ids"))
             return nil
         }
-        return reader.int(key)
+        return reader.tokenIDs("logprob_token_ids")
     }
 
     private static func readCacheSalt(_ reader: inout FieldReader) -> String? {

@@ -1,3 +1,4 @@
+import Chat
 import EngineProtocol
 import JSONBytes
 import Text
@@ -51,11 +52,6 @@ struct SamplingRules {
                     param: "cache_salt")
             }
         }
-        if let budget = fields.thinkingTokenBudget, budget < -1 {
-            throw .badRequest(
-                "`thinking_token_budget` must be a non-negative integer or -1 for unlimited.",
-                param: "thinking_token_budget", value: budget)
-        }
     }
 
     /// Everything of ``SamplingParams`` but the fields that depend on one prompt (`maxTokens`, per-sequence seed).
@@ -66,19 +62,22 @@ struct SamplingRules {
         try lowerLogprobs(fields, logprobs: logprobs, into: &params)
         lowerStops(fields, into: &params)
         if let detection = fields.repetitionDetection {
-            let off = detection.maxPatternSize == 0 && detection.minPatternSize == 0 && detection.minCount == 0
-            guard
-                off
-                    || (detection.minPatternSize >= 1 && detection.maxPatternSize >= detection.minPatternSize
-                        && detection.minCount >= 2)
+            let off = detection.maxPatternSize == 0
+            guard detection.minPatternSize >= 0, detection.maxPatternSize >= detection.minPatternSize,
+                off || detection.minCount >= 2
             else {
                 throw .badRequest(
-                    "repetition_detection needs 1 <= min_pattern_size <= max_pattern_size and min_count >= 2.")
+                    "repetition_detection needs 0 <= min_pattern_size <= max_pattern_size and min_count >= 2.")
             }
             params.repetitionDetection = off ? nil : detection
         }
         params.structuredOutputs = fields.structuredOutputs
-        params.thinkingTokenBudget = fields.thinkingTokenBudget == -1 ? nil : fields.thinkingTokenBudget
+        if let budget = fields.thinkingTokenBudget, budget != -1 {
+            guard model.parsers.hasReasoning else {
+                throw .badRequest("thinking_token_budget needs a model that reasons: set --reasoning-parser.")
+            }
+            params.thinkingTokenBudget = budget
+        }
         if let extra = fields.extraArgs {
             params.extraArgs = try ExtraArgs.encode(extra)
         }
@@ -142,9 +141,6 @@ struct SamplingRules {
         guard params.minTokens <= maxTokens else {
             throw .badRequest(
                 "min_tokens must be less than or equal to max_tokens=\(maxTokens), got \(params.minTokens).")
-        }
-        guard fields.priority >= Int(Int32.min), fields.priority <= Int(Int32.max) else {
-            throw .badRequest("priority is out of range.", param: "priority")
         }
         if params.temperature < 1e-5, fields.n > 1 {
             throw .badRequest("n must be 1 when using greedy sampling, got \(fields.n).")

@@ -32,8 +32,6 @@ enum StructuredOutputsFields {
         guard nested.issues.isEmpty else { return nil }
         // Another number is refused by `validate`, with the error type of a cross-field rule.
         guard constraints.count == 1, let constraint = constraints.first else { return nil }
-        if case .regex("") = constraint { nested.report("regex", "must not be empty") }
-        if object["grammar"]?.stringValue == "" { nested.report("grammar", "must not be empty") }
         var outputs = StructuredOutputs(constraint: constraint)
         outputs.disableAnyWhitespace = nested.bool("disable_any_whitespace") ?? false
         outputs.disableAdditionalProperties = nested.bool("disable_additional_properties") ?? false
@@ -58,6 +56,7 @@ enum StructuredOutputsFields {
                 schemaReader.report("name", "Field required")
             }
             let schema = schemaReader.object("schema")
+            _ = schemaReader.bool("strict")
             nested.absorb(schemaReader)
             return schema.map { StructuredOutputs(constraint: .json(JSONValue.object($0).serialized())) }
         case "structural_tag":
@@ -72,8 +71,12 @@ enum StructuredOutputsFields {
     }
 
     /// Cross-field rules that are not type errors.
-    static func validate(_ object: JSONObject) throws(APIError) {
-        if let explicit = object["structured_outputs"]?.objectValue { try validate(explicit: explicit) }
+    static func validate(_ object: JSONObject, isChat: Bool = false) throws(APIError) {
+        if let tag = object["structured_outputs"]?["structural_tag"]?.stringValue, !isStructuralTag(tag) {
+            throw .badRequest(
+                "Invalid structured_outputs structural_tag specification.", param: "structured_outputs")
+        }
+        if let explicit = object["structured_outputs"]?.objectValue { try validate(explicit: explicit, isChat: isChat) }
         guard let format = object["response_format"]?.objectValue else { return }
         if format["type"]?.stringValue == "json_schema", let inner = format["json_schema"]?.objectValue {
             guard let schema = inner["schema"], !schema.isNull else {
@@ -81,9 +84,7 @@ enum StructuredOutputsFields {
             }
             try refuse(ConstraintRules.problem(inSchema: schema), "JSON schema")
         }
-        if format["type"]?.stringValue == "structural_tag", format["format"]?["type"]?.stringValue == nil,
-            format["structures"]?.arrayValue == nil || format["triggers"]?.arrayValue == nil
-        {
+        if format["type"]?.stringValue == "structural_tag", !isStructuralTag(format) {
             throw .badRequest("Invalid response_format structural_tag specification.", param: "response_format")
         }
         if format["type"]?.stringValue == "json_schema", format["json_schema"]?.objectValue == nil {
@@ -91,23 +92,54 @@ enum StructuredOutputsFields {
                 "When response_format type is 'json_schema', the 'json_schema' field must be provided.",
                 param: "response_format")
         }
+        if let explicit = object["structured_outputs"]?.objectValue { try validate(explicit, beside: format) }
     }
 
-    private static func validate(explicit object: JSONObject) throws(APIError) {
+    /// A response format takes the place of a constraint of its kind, and does not go with another.
+    private static func validate(_ explicit: JSONObject, beside format: JSONObject) throws(APIError) {
+        let kind: String? =
+            switch format["type"]?.stringValue {
+            case "json_object": "json_object"
+            case "json_schema": "json"
+            case "structural_tag": "structural_tag"
+            default: nil
+            }
+        guard let kind else { return }
+        let others = ["json", "regex", "choice", "grammar", "json_object", "structural_tag"].contains { key in
+            key != kind && !(explicit[key]?.isNull ?? true)
+        }
+        guard !others else {
+            throw .badRequest(
+                "You can only use one kind of structured outputs constraint, but response_format adds another one.")
+        }
+    }
+
+    /// Whether it has the form of a structural tag, of today or of before.
+    private static func isStructuralTag(_ tag: JSONObject) -> Bool {
+        if tag["format"]?["type"]?.stringValue != nil { return true }
+        return tag["structures"]?.arrayValue?.isEmpty == false && tag["triggers"]?.arrayValue?.isEmpty == false
+    }
+
+    private static func isStructuralTag(_ text: String) -> Bool {
+        ((try? JSONValue.parse(text))?.objectValue).map(isStructuralTag) ?? false
+    }
+
+    private static func validate(explicit object: JSONObject, isChat: Bool) throws(APIError) {
         let given = ["json", "regex", "choice", "grammar", "structural_tag"].count { !(object[$0]?.isNull ?? true) }
         let jsonObject = object["json_object"].flatMap(FieldReader.bool) == true
         guard given + (jsonObject ? 1 : 0) == 1 else {
-            // The Python server checks these three as fields of the request, the others later.
+            // The Python server checks these three as fields of the request, the others later; in chats it names none.
             let early = ["json", "regex", "choice"].count { !(object[$0]?.isNull ?? true) }
             throw .badRequest(
                 "Structured outputs take exactly one of json, regex, choice, grammar, json_object and structural_tag.",
-                param: early > 1 ? "structured_outputs" : nil)
+                param: early > 1 && !isChat ? "structured_outputs" : nil)
         }
         if object["choice"]?.arrayValue?.isEmpty == true { throw .badRequest("choice cannot be an empty list") }
         if let pattern = object["regex"]?.stringValue {
             try refuse(ConstraintRules.problem(inRegex: pattern), "regular expression")
         }
         if let grammar = object["grammar"]?.stringValue {
+            if grammar.isEmpty { throw .badRequest("structured_outputs.grammar cannot be an empty string") }
             try refuse(ConstraintRules.problem(inGrammar: grammar), "grammar")
         }
         if var schema = object["json"], !schema.isNull {

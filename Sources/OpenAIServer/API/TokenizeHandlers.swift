@@ -17,19 +17,8 @@ struct TokenizeHandler: RouteHandler {
             let body = try RequestBody.object(request)
             var reader = FieldReader(body)
             let model = reader.string("model")
+            let (input, addSpecialTokens) = Self.read(&reader)
             let withStrings = reader.bool("return_token_strs") ?? false
-            let input: Input
-            let addSpecialTokens: Bool
-            if reader.value("messages") != nil {
-                var rendering = ChatRendering(&reader)
-                rendering.tools = ChatRequest.readTools(&reader).tools
-                input = .chat(rendering)
-                addSpecialTokens = reader.bool("add_special_tokens") ?? false
-            } else {
-                if reader.value("prompt") == nil { reader.report("prompt", "Field required (or `messages`)") }
-                input = .prompt(reader.string("prompt") ?? "")
-                addSpecialTokens = reader.bool("add_special_tokens") ?? true
-            }
             try reader.finish()
             if case .chat(let rendering) = input { try rendering.check(api.chat) }
             try api.checkModel(model)
@@ -48,6 +37,36 @@ struct TokenizeHandler: RouteHandler {
         } catch {
             response.send(error)
         }
+    }
+
+    /// Two kinds of bodies. Good messages are preferred to a good prompt; without either the errors of a prompt come first.
+    private static func read(_ reader: inout FieldReader) -> (Input, addSpecialTokens: Bool) {
+        let hasMessages = reader.value("messages") != nil
+        var chatReader = reader
+        if hasMessages, let rendering = readChat(&chatReader) {
+            let isEmpty = rendering.messages.isEmpty && reader.value("prompt") != nil
+            if !isEmpty {
+                reader = chatReader
+                reader.refuseNull("add_special_tokens")
+                return (.chat(rendering), reader.bool("add_special_tokens") ?? false)
+            }
+        }
+        if reader.value("prompt") == nil { reader.report("prompt", "Field required (or `messages`)") }
+        let prompt = reader.string("prompt") ?? ""
+        if hasMessages, !reader.issues.isEmpty { reader.absorb(chatReader) }
+        reader.refuseNull("add_special_tokens")
+        return (.prompt(prompt), reader.bool("add_special_tokens") ?? true)
+    }
+
+    /// - Returns: nil if something in it is wrong, which the reader knows.
+    private static func readChat(_ reader: inout FieldReader) -> ChatRendering? {
+        var rendering = ChatRendering(&reader)
+        rendering.tools = ChatRequest.readTools(&reader).tools
+        reader.refuseNull("add_generation_prompt", "continue_final_message")
+        let field = ChatRequest.mediaArguments(&reader)
+        guard reader.issues.isEmpty else { return nil }
+        if let field { reader.reportRule(field) }
+        return rendering
     }
 
     private static func body(_ ids: [Int32], api: APIContext, maxModelLength: Int, withStrings: Bool) -> ByteBuffer {
@@ -84,6 +103,7 @@ struct DetokenizeHandler: RouteHandler {
             var reader = FieldReader(body)
             let model = reader.string("model")
             if body["tokens"] == nil { reader.report("tokens", "Field required") }
+            reader.refuseNull("tokens")
             let ids = reader.tokenIDs("tokens", minimum: 0) ?? []
             try reader.finish()
             for token in body["tokens"]?.arrayValue ?? [] where (FieldReader.int(token) ?? 0) > Int(UInt32.max) {

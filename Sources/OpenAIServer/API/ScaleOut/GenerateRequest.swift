@@ -29,13 +29,13 @@ struct GenerateRequest {
             reader.report("sampling_params", "Field required")
         }
         var inner = FieldReader(parameters ?? JSONObject(), path: "body.sampling_params")
-        sampling = SamplingFields(&inner, limits: limits)
+        sampling = SamplingFields(&inner, limits: limits, isGenerate: true)
         maxTokens = inner.int("max_tokens")
         logprobs = SamplingFields.readCount("logprobs", &inner)
         promptScores = PromptScores(&inner)
         reader.absorb(inner)
 
-        let outer = SamplingFields(&reader, limits: limits)
+        let outer = SamplingFields(&reader, limits: limits, isGenerate: true)
         sampling.model = outer.model
         sampling.stream = outer.stream
         sampling.streamOptions = outer.streamOptions

@@ -33,6 +33,7 @@ struct RenderHandler: RouteHandler {
         let preparation = try api.check(
             completion.sampling, logprobs: completion.logprobs, promptLogprobs: completion.promptLogprobsAsked)
         let given = body["max_tokens"]?.isNull == false ? completion.maxTokens : nil
+        try Self.checkMaxTokens(given)
         api.offload(size: request.body.readableBytes, response: response) { () throws(APIError) -> [PreparedPrompt] in
             try CompletionsHandler.prepare(completion, preparation)
         } then: { prompts throws(APIError) in
@@ -53,6 +54,7 @@ struct RenderHandler: RouteHandler {
         let logprobs = chat.logprobs ? chat.topLogprobs : nil
         let preparation = try api.check(
             chat.sampling, logprobs: logprobs, promptLogprobs: chat.promptLogprobsAsked)
+        try Self.checkMaxTokens(chat.maxTokens)
         let model = api.model
         api.offload(size: request.body.readableBytes, response: response) { () throws(APIError) -> PreparedPrompt in
             try preparation.prepare(
@@ -72,6 +74,11 @@ struct RenderHandler: RouteHandler {
             sampling["max_tokens"] = .number(maxTokens)
             send(answer(identity.id, prompt, sampling, chat.sampling), response)
         }
+    }
+
+    private static func checkMaxTokens(_ given: Int?) throws(APIError) {
+        guard let given, given < 1 else { return }
+        throw .badRequest("max_tokens must be at least 1, got \(given).", param: "max_tokens", value: given)
     }
 
     /// `sampling_params` with the names of vLLM's `SamplingParams`; values that are vLLM's default may be absent.
