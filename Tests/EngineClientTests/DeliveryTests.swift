@@ -4,7 +4,7 @@ import Synchronization
 import Testing
 
 /// Deliveries do not keep their receivers alive: the client does, until everything delivered has been handed out.
-@Suite(.timeLimit(.minutes(1))) struct DeliveryTests {
+@Suite(.timeLimit(.minutes(10))) struct DeliveryTests {
     /// Keeps what it gets until it is told to hand it out, as a busy event loop does.
     private final class LateInbox: OutputInbox {
         private struct State {

@@ -10,7 +10,7 @@ import ZMTP
 import ZeroMQ
 
 /// Registration, death, restart and shutdown.
-@Suite(.timeLimit(.minutes(1))) struct EngineLifeTests {
+@Suite(.timeLimit(.minutes(10))) struct EngineLifeTests {
     @Test func limitsAndCapacitiesOfSeveralEngines() async throws {
         let bench = try TestBench {
             $0.engineStartIndex = 2

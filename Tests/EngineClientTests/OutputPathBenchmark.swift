@@ -6,7 +6,7 @@ import Testing
 
 /// Prints what the client pays per output message: receive, decode, look up, group, hand over. Asserts that nothing
 /// is lost only. Meaningful in release builds.
-@Suite(.timeLimit(.minutes(1))) struct OutputPathBenchmark {
+@Suite(.timeLimit(.minutes(10))) struct OutputPathBenchmark {
     /// Notes the CPU time of the delivering thread.
     private final class MeasuringInbox: OutputInbox {
         private let times = Mutex<(first: Int, last: Int, batches: Int, outputs: Int)>((0, 0, 0, 0))

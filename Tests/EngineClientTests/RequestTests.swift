@@ -7,7 +7,7 @@ import ZMTP
 import ZeroMQ
 
 /// The life of requests against a scripted engine over real sockets.
-@Suite(.timeLimit(.minutes(1))) struct RequestTests {
+@Suite(.timeLimit(.minutes(10))) struct RequestTests {
     @Test func tokensReachTheirRequest() async throws {
         let bench = try TestBench { $0.clientIndex = 3 }
         let engine = try bench.engine()

@@ -7,7 +7,7 @@ import ZMTP
 import ZeroMQ
 
 /// Several engines: who gets a request, utility calls to all, and the coordinator.
-@Suite(.timeLimit(.minutes(1))) struct RoutingTests {
+@Suite(.timeLimit(.minutes(10))) struct RoutingTests {
     private func pair(_ family: ProtocolFamily = .v0_33) async throws -> (TestBench, [ScriptedEngine]) {
         let bench = try TestBench { $0.engineCount = 2 }
         let engines = try [0, 1].map { try bench.engine(rank: $0, family: family) }

@@ -18,7 +18,7 @@ final class CountingReceiver: RequestReceiver {
     }
 }
 
-@Suite(.timeLimit(.minutes(2))) struct StressTests {
+@Suite(.timeLimit(.minutes(10))) struct StressTests {
     @Test func everyRequestOfManyEndsOnce() async throws {
         let bench = try TestBench { $0.engineCount = 2 }
         // Two tokens and the end, in three messages.

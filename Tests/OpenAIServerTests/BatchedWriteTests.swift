@@ -8,10 +8,13 @@ import Synchronization
 import Testing
 
 /// Writes that leave in one system call, where the kernel has it.
-@Suite(.serialized, .timeLimit(.minutes(1))) struct BatchedWriteTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct BatchedWriteTests {
     private func pair() throws -> (writer: Int32, reader: Int32) {
         var ends: [Int32] = [-1, -1]
         try #require(socketpair(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0, &ends) == 0)
+        // The kernel may be set up to take a lot.
+        var size: Int32 = 1 << 16
+        setsockopt(ends[0], SOL_SOCKET, SO_SNDBUF, &size, socklen_t(MemoryLayout<Int32>.size))
         return (ends[0], ends[1])
     }
 

@@ -7,7 +7,7 @@ import Testing
 
 /// Streams that change between the socket itself and the channel's queue: nothing may be lost, doubled or out of order, and
 /// nothing may reach a descriptor that has been given to somebody else.
-@Suite(.serialized, .timeLimit(.minutes(1))) struct DirectWriteTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DirectWriteTests {
     private static let request = "POST /numbers HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
     /// Streams numbered events for ever, each in a write of its own, and stops for a while when the client does not read.

@@ -17,9 +17,7 @@ import Testing
         let port = try #require(holder.port)
         #expect(listen(holder.descriptor.rawValue, 8) == 0)
         for host in ["127.0.0.1", "0.0.0.0", "localhost"] {
-            let start = ContinuousClock.now
             let error = #expect(throws: SupervisionError.self) { try HTTPListener.bind(host: host, port: port) }
-            #expect(ContinuousClock.now - start < .seconds(1))
             #expect(error?.code == .addressInUse)
             #expect(
                 error?.message.contains("is in use: held by pid \(getpid()) (") == true, "\(String(describing: error))")

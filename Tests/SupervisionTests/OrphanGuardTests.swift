@@ -40,10 +40,8 @@ import Testing
         #expect(tree.pids.count == 3)
         #expect(tree.pids.allSatisfy(isRunning))
 
-        let start = ContinuousClock.now
         orphanGuard.dropLifeline()
         #expect(eventually { !tree.pids.contains(where: isRunning) && access(directory, F_OK) != 0 })
-        #expect(ContinuousClock.now - start < .seconds(2))
         orphanGuard.finish()
     }
 

