@@ -35,7 +35,7 @@ package final class HeadlessSupervisor {
             try start()
             return serve(signals: signals)
         } catch let error as SupervisionError {
-            logger.error("\(error.message) (exit code \(error.code.rawValue))")
+            logger.end(error.code, error.message)
             return error.code
         } catch {
             logger.critical("\(error)")
@@ -81,7 +81,7 @@ package final class HeadlessSupervisor {
         let killed = engines.shutdown(timeout: patience, isInterrupted: isInterrupted)
         if let exited {
             exited.child.log.writeErrorBlock()
-            logger.error("\(describe(exited.child))\(exited.reason) (exit code \(ExitCode.failure.rawValue))")
+            logger.end(.failure, describe(exited.child) + exited.reason)
             return .failure
         }
         let cause = signals.stopRequests.first.map(signalName) ?? "a signal"

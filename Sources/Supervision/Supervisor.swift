@@ -356,7 +356,7 @@ package final class Supervisor {
         if let child = children.first(where: { $0.name == name }) {
             child.log.writeErrorBlock()
         }
-        logger.error("\(message) (exit code \(code.rawValue))")
+        logger.end(code, message)
     }
 
     private func tearDown() {

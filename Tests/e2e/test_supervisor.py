@@ -83,6 +83,18 @@ def test_1_engine_died(start):
     assert_ended(server, 1, "EngineCore", "signal 9 (SIGKILL)")
 
 
+def test_the_cause_is_kept_for_orchestrators(start, tmp_path):
+    """As Kubernetes makes the file /dev/termination-log for it."""
+    file = tmp_path / "cause"
+    file.write_text("old, and longer than what will be written here " * 9)
+    server = start(environment={"VLLM_ENGINE_TERMINATION_LOG": str(file)})
+    os.kill(server.child("engine"), signal.SIGKILL)
+    assert_ended(server, 1, "EngineCore", "signal 9 (SIGKILL)")
+    assert server.log().strip().splitlines()[-1].endswith(" " + file.read_text())
+    result = subprocess.run([BINARY, "/no/such/model"], env=os.environ | {"VLLM_ENGINE_TERMINATION_LOG": str(file)}, capture_output=True)
+    assert result.returncode == 2 and file.read_text() == "model folder /no/such/model does not exist (exit code 2)"
+
+
 def test_1_engine_ended_with_status_0(start):
     """Nobody asked it to end, so this is a failure whatever it says."""
     server = start()

@@ -78,7 +78,7 @@ package struct ServeCommand: ParsableCommand {
                 ? HeadlessSupervisor(configuration: configuration, logger: logger).run()
                 : Supervisor(configuration: configuration, logger: logger).run()
         } catch let error as SupervisionError {
-            logger.error("\(error.message) (exit code \(error.code.rawValue))")
+            logger.end(error.code, error.message)
             code = error.code
         }
         throw ArgumentParser.ExitCode(code.rawValue)
