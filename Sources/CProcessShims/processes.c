@@ -44,8 +44,24 @@ int cps_pidfd_reap(int pidfd, struct cps_exit* result) {
 
 int cps_become_subreaper(void) { return prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0 ? 0 : errno; }
 
+static bool contains(const pid_t* known, size_t known_count, pid_t pid) {
+    for (size_t i = 0; i < known_count; i++)
+        if (known[i] == pid) return true;
+    return false;
+}
+
+static int reap_first_stranger(const pid_t* known, size_t known_count, pid_t* reaped) {
+    siginfo_t info;
+    memset(&info, 0, sizeof info);
+    if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) != 0) return errno;
+    if (info.si_pid != 0 && !contains(known, known_count, info.si_pid) && waitpid(info.si_pid, NULL, WNOHANG) > 0)
+        *reaped = info.si_pid;
+    return 0;
+}
+
 int cps_reap_stranger(const pid_t* known, size_t known_count, pid_t* reaped) {
     *reaped = 0;
+    if (!cps_proc_is_ours()) return reap_first_stranger(known, known_count, reaped);
     // Strangers are found by group: every known child leads its own process group, so looking (without taking) at one
     // finished child at a time would stop at a known one. Walk the children list instead.
     char path[64];
@@ -54,9 +70,7 @@ int cps_reap_stranger(const pid_t* known, size_t known_count, pid_t* reaped) {
     if (!file) return errno;
     int pid;
     while (fscanf(file, "%d", &pid) == 1) {
-        bool is_known = false;
-        for (size_t i = 0; i < known_count && !is_known; i++) is_known = known[i] == pid;
-        if (is_known) continue;
+        if (contains(known, known_count, pid)) continue;
         if (waitpid(pid, NULL, WNOHANG) == pid) {
             *reaped = pid;
             break;

@@ -61,7 +61,16 @@ static pid_t parse_pid(const char* name) {
     return pid;
 }
 
+bool cps_proc_is_ours(void) {
+    char text[16];
+    ssize_t count = readlink("/proc/self", text, sizeof text - 1);
+    if (count <= 0) return false;
+    text[count] = 0;
+    return parse_pid(text) == getpid();
+}
+
 int cps_kill_marked(const char* marker, pid_t except) {
+    if (!cps_proc_is_ours()) return 0;
     int root = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (root < 0) return 0;
     int killed = 0;

@@ -96,6 +96,9 @@ package final class Supervisor {
         let listener = try bindHTTP()
         self.listener = listener
         reached("bound")
+        if !ProcessInfo.isComplete {
+            logger.warning("/proc does not show this pid namespace: some of the watching is left out (mount it)")
+        }
         feedWatchdog()
         raiseDescriptorLimit()
 

@@ -148,8 +148,7 @@ import Testing
             scratch.file("vllm-engine-\(getpid())-\(start + 1)"),
         ]
         let kept = [
-            scratch.file("vllm-engine-\(getpid())-\(start)"), scratch.file("vllm-engine-notes"),
-            scratch.file("vllm-engine-1x-2"), scratch.file("other"),
+            scratch.file("vllm-engine-notes"), scratch.file("vllm-engine-1x-2"), scratch.file("other"),
         ]
         for path in stale + kept { #expect(mkdir(path, 0o700) == 0) }
         _ = scratch.script("", name: "vllm-engine-\(ended.pid)-123/left.sock")

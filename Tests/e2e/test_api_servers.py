@@ -3,11 +3,15 @@
 import concurrent.futures
 import os
 import re
+import shutil
 import signal
 import subprocess
+import tempfile
+import threading
 
 import pytest
 
+import http_client
 import processes
 from server import BINARY, DEFAULT_MODEL, wait_until
 
@@ -125,6 +129,38 @@ def test_sigterm_during_streams_ends_all(service):
         assert list(stream)[-1] == "[DONE]"
     assert service.wait_exit(15) == 0
     service.assert_gone()
+
+
+def may_unshare():
+    return bool(shutil.which("unshare")) and subprocess.run(["unshare", "-p", "-f", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not may_unshare(), reason="needs the right to make a pid namespace")
+@pytest.mark.parametrize("options", [["--api-server-count", "2"], ["--frontend", "swift,swift", "--split", "50/50"]], ids=["several", "split"])
+def test_as_pid_1_without_a_proc_of_its_own(options):
+    """What /proc says about a pid is then about some other process."""
+    port, stopped = processes.free_port(), False
+    scratch = tempfile.mkdtemp(prefix="e2e-", dir="/tmp")
+    service = subprocess.Popen(["unshare", "-p", "-f", "--kill-child", BINARY, "mock", "--tokenizer", str(DEFAULT_MODEL), "--served-model-name",
+                                "m", "--port", str(port), *options], env=os.environ | {"VLLM_RPC_BASE_PATH": scratch},
+                               stderr=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(120, service.kill)
+    watchdog.start()
+    try:
+        for line in service.stderr:
+            if "Try it" in line:
+                [supervisor] = [pid for pid in processes.all_pids() if (processes.stat(pid) or [None])[0] == service.pid]
+                body = {"model": "m", "prompt": "hello", "max_tokens": 3, "ignore_eos": True}
+                assert http_client.request(port, "POST", "/v1/completions", body).status == 200
+                os.kill(supervisor, signal.SIGTERM)
+                stopped = True
+        assert stopped and service.wait(20) == 0
+        assert not os.listdir(scratch)
+    finally:
+        watchdog.cancel()
+        service.kill()
+        service.wait(10)
+        shutil.rmtree(scratch)
 
 
 @pytest.mark.parametrize("options, reason", [

@@ -57,6 +57,10 @@ int cps_spawn(const struct cps_spawn_options* options, struct cps_spawned* resul
 /// `marker` and removes `directory` with the files in it. It closes all other descriptors and ignores signals.
 int cps_fork_reaper(int death_fd, const char* marker, const char* directory, struct cps_spawned* result);
 
+/// Whether /proc shows the processes of our pid namespace, under our numbers. In a new namespace (`unshare -p`, a container) without
+/// a /proc of its own it does not, and what it says about a pid is about another process.
+bool cps_proc_is_ours(void);
+
 /// Sends SIGKILL to every process whose initial environment contains the entry `marker` ("NAME=value"), except this
 /// one and `except` (0 = nobody). Returns how many were signalled.
 int cps_kill_marked(const char* marker, pid_t except);
@@ -84,7 +88,8 @@ int cps_pidfd_reap(int pidfd, struct cps_exit* result);
 /// Makes this process adopt the orphans among its descendants, so that none escapes to init unseen.
 int cps_become_subreaper(void);
 
-/// Reaps one finished child that is not in `known`; writes its pid, or 0 when there is none.
+/// Reaps one finished child that is not in `known`; writes its pid, or 0 when there is none. Without a /proc of ours, one that is
+/// behind a known child stays until that has been reaped.
 int cps_reap_stranger(const pid_t* known, size_t known_count, pid_t* reaped);
 
 /// Blocks the signals in this thread (and in those it will create) and returns a non-blocking signalfd for them, or -1

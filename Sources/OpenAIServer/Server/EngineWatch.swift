@@ -285,10 +285,13 @@ private struct Heartbeat {
 
 /// The processes that our parent has started besides us: under any supervisor the engines are among them.
 package enum SiblingProcesses {
-    /// CPU seconds of all of them together; nil if the parent is gone.
+    /// The one that has started us; in a container it may well be process 1.
+    private static let firstParent = getppid()
+
+    /// CPU seconds of all of them together; nil if the parent is gone, or /proc shows another pid namespace than ours.
     package static let processorSeconds: @Sendable () -> Double? = {
-        let parent = getppid()
-        guard parent > 1 else { return nil }
+        let parent = firstParent
+        guard getppid() == parent, procIsOurs else { return nil }
         var processes: [pid_t: (parent: pid_t, ticks: UInt64)] = [:]
         for pid in numbers(in: "/proc") {
             if let facts = facts(of: pid) { processes[pid] = facts }
@@ -301,6 +304,11 @@ package enum SiblingProcesses {
         }
         return Double(total) / Double(sysconf(Int32(_SC_CLK_TCK)))
     }
+
+    private static let procIsOurs: Bool = {
+        var text = [CChar](repeating: 0, count: 16)
+        return readlink("/proc/self", &text, text.count - 1) > 0 && atoi(text) == getpid()
+    }()
 
     private static func facts(of pid: pid_t) -> (parent: pid_t, ticks: UInt64)? {
         guard let file = fopen("/proc/\(pid)/stat", "r") else { return nil }

@@ -1,7 +1,11 @@
+import CProcessShims
 import Glibc
 
 /// Facts about other processes, read from /proc.
 package enum ProcessInfo {
+    /// Whether /proc shows our own pid namespace. Otherwise its numbers are those of other processes.
+    package static let isComplete = cps_proc_is_ours()
+
     /// When the process started, in clock ticks since boot. Together with the pid it names a process for good, since
     /// pids are reused. Nil when there is no such process.
     package static func startTime(of pid: pid_t) -> UInt64? {
@@ -26,7 +30,7 @@ package enum ProcessInfo {
 
     /// Every pid that is visible.
     package static func allPids() -> [pid_t] {
-        directoryEntries("/proc").compactMap { pid_t($0) }
+        isComplete ? directoryEntries("/proc").compactMap { pid_t($0) } : []
     }
 
     /// Which process has a socket with one of these inodes open; the lowest pid wins.

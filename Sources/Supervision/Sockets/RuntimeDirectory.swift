@@ -20,7 +20,9 @@ package final class RuntimeDirectory {
     /// unix socket paths.
     package static func plan(in bases: [String] = standardBases()) throws -> RuntimeDirectory {
         let pid = getpid()
-        let name = "\(prefix)\(pid)-\(ProcessInfo.startTime(of: pid) ?? 0)"
+        // Where /proc says nothing about us, every process 1 would have the same name.
+        let start = ProcessInfo.isComplete ? ProcessInfo.startTime(of: pid) : nil
+        let name = "\(prefix)\(pid)-\(start ?? UInt64(UInt32.random(in: 0 ... .max)))"
         var problems: [String] = []
         for base in bases {
             let path = "\(base)/\(name)"
@@ -96,24 +98,33 @@ package final class RuntimeDirectory {
     @discardableResult
     package static func sweepStale(in bases: [String] = standardBases()) -> [String] {
         var removed: [String] = []
-        for (path, owner) in others(in: bases) where !owner.isAlive {
+        for (path, owner) in others(in: bases) {
             let folder = openFolder(path)
             defer { folder.close() }
-            if isLocked(folder) { continue }
+            if isInUse(folder, by: owner) { continue }
             if cps_remove_directory(path) == 0 { removed.append(path) }
         }
         return removed
     }
 
-    /// Whether somebody else holds the lock; otherwise we do now, as long as the descriptor is open.
-    private static func isLocked(_ folder: FileDescriptor) -> Bool {
-        folder.isOpen && flock(folder.rawValue, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK
+    /// Whether somebody holds the lock; otherwise we do from now on, as long as the descriptor is open. Only where a file
+    /// system knows no locks the pid counts, which may be that of a process in another container.
+    private static func isInUse(_ folder: FileDescriptor, by owner: Owner) -> Bool {
+        guard folder.isOpen else { return true }
+        if flock(folder.rawValue, LOCK_EX | LOCK_NB) == 0 { return false }
+        return errno == EWOULDBLOCK || owner.isAlive
+    }
+
+    private static func isInUse(_ path: String, by owner: Owner) -> Bool {
+        let folder = openFolder(path)
+        defer { folder.close() }
+        return isInUse(folder, by: owner)
     }
 
     /// The supervisor that has this port bound, also when nobody listens yet.
     package static func ownerOfPort(_ port: UInt16, in bases: [String] = standardBases()) -> pid_t? {
         others(in: bases).first { path, owner in
-            owner.isAlive && ProcessInfo.readFile("\(path)/\(addressFile)")?.hasSuffix(":\(port)") == true
+            isInUse(path, by: owner) && ProcessInfo.readFile("\(path)/\(addressFile)")?.hasSuffix(":\(port)") == true
         }?.owner.pid
     }
 
@@ -131,7 +142,7 @@ package final class RuntimeDirectory {
         var seen: Set<String> = []
         return others(in: bases).compactMap { path, owner in
             // Two of the bases may be the same folder.
-            guard owner.isAlive || isLocked(openFolder(path)), seen.insert(path).inserted,
+            guard isInUse(path, by: owner), seen.insert(path).inserted,
                 let address = ProcessInfo.readFile("\(path)/\(addressFile)")
             else { return nil }
             return Run(path: path, pid: owner.pid, address: address)
