@@ -12,12 +12,13 @@ enum DifferenceFigure {
         }
         guard !rows.isEmpty else { return nil }
         let limit = axisLimit(rows.map(\.comparison))
-        let left = 150.0
+        let left = 164.0
         let width = 2 * PlotFrame.width + 24
         let top = 14.0
         let bottom = top + Double(rows.count) * rowHeight
         var drawing = SVGDrawing(width: width, height: bottom + 50)
-        let x = Scale(low: -limit, high: limit, from: left, to: width - 232)
+        // Nothing falls below -100 %.
+        let x = Scale(low: max(-limit, -1.04), high: limit, from: left, to: width - 232)
         for tick in x.ticks(8) {
             drawing.line(x.place(tick), top, x.place(tick), bottom, tick == 0 ? "zero" : "grid")
             drawing.text(x.place(tick), bottom + 17, NumberFormat.percent(tick), anchor: .middle)
@@ -28,7 +29,7 @@ enum DifferenceFigure {
             anchor: .middle)
         for (index, item) in rows.enumerated() {
             let y = top + (Double(index) + 0.5) * rowHeight
-            drawing.text(left - 12, y + 4, item.row.metric.title, "legend", anchor: .end)
+            drawing.text(left - 12, y + 4, title(item.row, among: rows.map(\.row)), "legend", anchor: .end)
             draw(item.comparison, at: y, x, &drawing)
             let verdict = report.isVoid ? "void" : item.comparison.verdict.map(report.run.title) ?? ""
             let style = VerdictStyle.name(item.comparison.verdict, report, baseline)
@@ -40,12 +41,20 @@ enum DifferenceFigure {
         return figure(drawing, rows, names, baseline)
     }
 
+    /// With its unit where others have the same title.
+    private static func title(_ row: MetricRow, among rows: [MetricRow]) -> String {
+        let title = row.metric.title
+        return rows.count { $0.metric.title == title } > 1 ? "\(title) \(row.metric.unit)" : title
+    }
+
     private static func draw(_ comparison: MetricRow.Comparison, at y: Double, _ x: Scale, _ drawing: inout SVGDrawing)
     {
         let difference = comparison.difference
         if let floor = comparison.noiseFloor {
+            // As a ratio, as the verdict takes it: half as much is as far from equal as twice as much.
+            let low = x.place(max(1 / (1 + floor) - 1, x.low))
             drawing.rectangle(
-                x.place(-floor), y - rowHeight / 2 + 4, x.place(floor) - x.place(-floor), rowHeight - 8, "floor",
+                low, y - rowHeight / 2 + 4, x.place(min(floor, x.high)) - low, rowHeight - 8, "floor",
                 hint: "noise floor ±\(NumberFormat.size(floor, .relative))")
         }
         drawing.line(x.place(difference.low), y, x.place(difference.high), y, "interval")
