@@ -14,6 +14,7 @@ package final class FrontendMetrics: Sendable {
     /// Whether the operator has set the buckets of token counts.
     let hasCustomTokenBuckets: Bool
     let http: HTTPMetrics
+    private let acceptedPositions: AcceptedPositions
     private let gauges: MetricCells
     private let server: MetricCells
     private let recorders = Atomic(0)
@@ -41,6 +42,7 @@ package final class FrontendMetrics: Sendable {
         self.startTime = startTime
         memory.noteStart(startTime)
         http = HTTPMetrics(memory: memory)
+        acceptedPositions = AcceptedPositions(memory: memory)
         gauges = memory.block(.gauges, labels: [], count: EngineGauge.allCases.count * max(1, engineCount))
         server = memory.block(.server, labels: [], count: ServerCell.allCases.count)
         // What a dead predecessor was answering is answered by nobody.
@@ -53,7 +55,7 @@ package final class FrontendMetrics: Sendable {
         let number = recorders.wrappingAdd(1, ordering: .relaxed).oldValue
         let count = engineCount * layout.cellCount
         return Recorder(
-            engineCount: engineCount, layout: layout,
+            engineCount: engineCount, layout: layout, acceptedPositions: acceptedPositions,
             cells: memory.block(.recorder, labels: ["\(number)"] + layout.labels, count: count))
     }
 
@@ -210,9 +212,11 @@ package final class Recorder: Sendable {
     private let cells: MetricCells
     private let engineCount: Int
     private let layout: EngineMetricLayout
+    private let acceptedPositions: AcceptedPositions
 
-    init(engineCount: Int, layout: EngineMetricLayout, cells: MetricCells) {
+    init(engineCount: Int, layout: EngineMetricLayout, acceptedPositions: AcceptedPositions, cells: MetricCells) {
         self.layout = layout
+        self.acceptedPositions = acceptedPositions
         self.engineCount = engineCount
         self.cells = cells
     }
@@ -323,10 +327,15 @@ package final class Recorder: Sendable {
     }
 
     /// Deltas of the engine's speculative decoding.
-    package func speculated(engine: Int, drafts: Int, draftTokens: Int, acceptedTokens: Int) {
-        add(.specDrafts, drafts, base(engine))
-        add(.specDraftTokens, draftTokens, base(engine))
-        add(.specAcceptedTokens, acceptedTokens, base(engine))
+    /// - Parameter acceptedPerPosition: accepted tokens by their place in the draft.
+    package func speculated(
+        engine: Int, drafts: Int, draftTokens: Int, acceptedTokens: Int, acceptedPerPosition: [Int]
+    ) {
+        let base = base(engine)
+        add(.specDrafts, drafts, base)
+        add(.specDraftTokens, draftTokens, base)
+        add(.specAcceptedTokens, acceptedTokens, base)
+        acceptedPositions.add(acceptedPerPosition, engine: base / layout.cellCount)
     }
 }
 

@@ -6,6 +6,7 @@ struct MetricBlock: Sendable {
     enum Kind: UInt32, Sendable {
         case recorder = 1, gauges, server
         case httpRequests, httpDuration, httpHighResolution, httpSizes
+        case acceptedPositions
     }
 
     let kind: Kind

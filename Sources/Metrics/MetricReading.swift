@@ -2,7 +2,7 @@
 struct MetricReading {
     private let recorders: [MetricCells]
     private let gauges: [MetricCells]
-    private let blocks: [MetricBlock]
+    let blocks: [MetricBlock]
     private let layout: EngineMetricLayout
 
     /// Blocks of another shape than `layout` are left out.

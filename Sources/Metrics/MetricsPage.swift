@@ -49,6 +49,8 @@ private final class PageBuilder {
             [("max_num_queued_reqs", AdmissionLimit.requests), ("max_num_queued_tokens", .tokens)].map {
                 ([("model_name", metrics.modelName), ("reason", $0.0)], reading.admissionRejections($0.1))
             })
+        // The Python server has these families only while the engines speculate.
+        if engines.contains(where: { reading.counter(.specDrafts, engine: $0) > 0 }) { speculation() }
         counterPerEngine("vllm:mm_cache_queries", "Multi-modal cache look-ups, in items.") { _ in 0 }
         counterPerEngine("vllm:mm_cache_hits", "Multi-modal cache hits, in items.") { _ in 0 }
         text.end()
@@ -227,11 +229,7 @@ private final class PageBuilder {
             "vllm:kv_block_idle_before_evict_seconds", "Time from the last use of a KV block to its eviction.",
             .blockIdle)
         histogram("vllm:kv_block_reuse_gap_seconds", "Time between uses of a KV block.", .blockReuseGap)
-        counterPerEngine("vllm:spec_decode_num_drafts", "Drafts of speculative decoding.", .specDrafts)
-        counterPerEngine("vllm:spec_decode_num_draft_tokens", "Tokens of these drafts.", .specDraftTokens)
-        counterPerEngine(
-            "vllm:spec_decode_num_accepted_tokens", "Tokens of these drafts that were accepted.", .specAcceptedTokens)
-        text.empty("vllm:spec_decode_num_accepted_tokens_per_pos", "Accepted tokens by place; not told.", "counter")
+        speculation()
         text.empty("vllm:lora_requests_info", "Requests per adapter; no adapters.", "gauge")
         emptyHistogram("vllm:nixl_xfer_time_seconds", "NIXL connector; not used.", MetricBuckets.transferTime)
         emptyHistogram("vllm:nixl_post_time_seconds", "NIXL connector; not used.", [0.001] + MetricBuckets.transferTime)
@@ -254,6 +252,20 @@ private final class PageBuilder {
             text.empty("vllm:\(name)_operation_duration_seconds", "Duration of such operations.", "histogram")
             text.empty("vllm:\(name)_operations_in_flight", "Such operations that are running.", "gauge")
         }
+    }
+
+    private func speculation() {
+        counterPerEngine("vllm:spec_decode_num_drafts", "Drafts of speculative decoding.", .specDrafts)
+        counterPerEngine("vllm:spec_decode_num_draft_tokens", "Tokens of these drafts.", .specDraftTokens)
+        counterPerEngine(
+            "vllm:spec_decode_num_accepted_tokens", "Tokens of these drafts that were accepted.", .specAcceptedTokens)
+        text.counter(
+            "vllm:spec_decode_num_accepted_tokens_per_pos", "Accepted tokens by their place in the draft.",
+            engines.flatMap { engine in
+                reading.acceptedPositions(engine: engine).enumerated().map { place, count in
+                    (labels(engine, [("position", "\(place)")]), count)
+                }
+            })
     }
 
     // MARK: - Helpers

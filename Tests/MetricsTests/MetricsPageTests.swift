@@ -86,7 +86,8 @@ import Testing
         let recorder = metrics.makeRecorder()
         for _ in 0..<2 {
             recorder.externalPrefixCache(engine: 0, queries: 30, hits: 16)
-            recorder.speculated(engine: 0, drafts: 1, draftTokens: 5, acceptedTokens: 3)
+            recorder.speculated(
+                engine: 0, drafts: 1, draftTokens: 5, acceptedTokens: 3, acceptedPerPosition: [1, 1, 1, 0, 0])
         }
         let page = lines(metrics)
         let labels = "engine=\"0\",model_name=\"m\""
@@ -96,6 +97,46 @@ import Testing
         ] {
             #expect(page.contains("vllm:\(name)_total{\(labels)} \(value)"), "\(name)")
         }
+    }
+
+    /// The numbers of vLLM's Rust frontend 0.32 for the same statistics, recorded.
+    @Test func acceptedTokensAreCountedByTheirPlaceInTheDraft() {
+        let metrics = FrontendMetrics(modelName: "m", engineCount: 2, startTime: 0)
+        let name = "vllm:spec_decode_num_accepted_tokens_per_pos"
+        func places(accept: String? = nil) -> [String] { lines(metrics, accept: accept).filter { $0.hasPrefix(name) } }
+        #expect(places() == [])
+        #expect(families(lines(metrics, accept: "text/plain"))[name + "_total"] == nil)
+        let recorder = metrics.makeRecorder()
+        func tell(_ counts: [Int], engine: Int = 1) {
+            recorder.speculated(
+                engine: engine, drafts: 5, draftTokens: 10, acceptedTokens: counts.reduce(0, +),
+                acceptedPerPosition: counts)
+        }
+        func line(_ place: Int, _ count: Int) -> String {
+            "\(name)_total{engine=\"1\",model_name=\"m\",position=\"\(place)\"} \(count)"
+        }
+        tell([4, 3])
+        #expect(places() == [line(0, 4), line(1, 3)])
+        tell([5, 0, 1])
+        tell([])
+        #expect(places() == [line(0, 9), line(1, 3), line(2, 1)])
+        let python = lines(metrics, accept: "text/plain")
+        #expect(families(python)[name + "_total"] == "counter")
+        #expect(python.contains(line(2, 1)))
+        #expect(python.contains("\(name)_created{engine=\"1\",model_name=\"m\",position=\"2\"} 0.0"))
+        #expect(python.contains("vllm:spec_decode_num_drafts_total{engine=\"1\",model_name=\"m\"} 15"))
+    }
+
+    @Test func aBrokenEngineCannotGrowThePageWithPlaces() {
+        let metrics = FrontendMetrics(modelName: "m", startTime: 0)
+        let recorder = metrics.makeRecorder()
+        for counts in [Array(repeating: 1, count: 100_000), [-1, 2]] {
+            recorder.speculated(
+                engine: 0, drafts: 1, draftTokens: 1, acceptedTokens: 1, acceptedPerPosition: counts)
+        }
+        let places = lines(metrics).filter { $0.hasPrefix("vllm:spec_decode_num_accepted_tokens_per_pos_total{") }
+        #expect(places.count == 256)
+        #expect(places[0].hasSuffix("position=\"0\"} 1") && places[1].hasSuffix("position=\"1\"} 3"))
     }
 
     @Test func aValueOnABoundBelongsToItsBucket() {

@@ -134,6 +134,28 @@ import Testing
         #expect(access("\(folder)/frontend-0-1.metrics", F_OK) != 0, "it is the same file")
     }
 
+    @Test func acceptedPlacesAreAddedUpOverFrontendsAndSuccessors() {
+        defer { remove() }
+        func tell(_ metrics: FrontendMetrics, _ counts: [Int]) {
+            metrics.makeRecorder().speculated(
+                engine: 1, drafts: 1, draftTokens: 3, acceptedTokens: 1, acceptedPerPosition: counts)
+        }
+        let other = frontend(1)
+        tell(other, [1, 1])
+        do { tell(frontend(0), [5, 2]) }
+        let second = frontend(0)
+        tell(second, [1, 0, 1])
+        for metrics in [other, second] {
+            let page = samples(metrics, accept: nil)
+            let places = (0..<4).map {
+                page[
+                    "vllm:spec_decode_num_accepted_tokens_per_pos_total{engine=\"1\",model_name=\"m\",position=\"\($0)\"}"
+                ]
+            }
+            #expect(places == [7, 3, 1, nil])
+        }
+    }
+
     @Test func aFileThatIsInUseIsLeftToItsOwner() {
         defer { remove() }
         let all = [frontend(0), frontend(0)]

@@ -211,7 +211,8 @@ package struct FrontendProgram {
             if let drafts = stats.specDecodingStats {
                 recorder.speculated(
                     engine: index, drafts: drafts.numDrafts, draftTokens: drafts.numDraftTokens,
-                    acceptedTokens: drafts.numAcceptedTokens)
+                    acceptedTokens: drafts.numAcceptedTokens,
+                    acceptedPerPosition: drafts.numAcceptedTokensPerPosition)
             }
             for event in stats.kvCacheEvictionEvents {
                 recorder.blockEvicted(
