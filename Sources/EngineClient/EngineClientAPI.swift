@@ -105,7 +105,8 @@ package struct EngineInformation: Sendable, Equatable {
     package var maxNumSeqs: Int
     package var maxNumBatchedTokens: Int
     package var worldSize: Int
-    package var supportsLoRA: Bool
+    /// LoRA adapters that each engine can hold at once; 0 = they support none.
+    package var maxLoRAs: Int
     package var engineCount: Int
     /// All of them answer the utility call `heartbeat` at any time.
     package var answersHeartbeat = false
@@ -118,7 +119,7 @@ package struct EngineInformation: Sendable, Equatable {
     /// - Parameter ranks: nil = from 0 on.
     package init(
         maxModelLength: Int, numGPUBlocks: Int, blockSize: Int, dtype: String, vllmVersion: String, maxNumSeqs: Int,
-        maxNumBatchedTokens: Int, worldSize: Int, supportsLoRA: Bool, engineCount: Int, ranks: Range<Int>? = nil
+        maxNumBatchedTokens: Int, worldSize: Int, maxLoRAs: Int, engineCount: Int, ranks: Range<Int>? = nil
     ) {
         self.maxModelLength = maxModelLength
         self.numGPUBlocks = numGPUBlocks
@@ -128,7 +129,7 @@ package struct EngineInformation: Sendable, Equatable {
         self.maxNumSeqs = maxNumSeqs
         self.maxNumBatchedTokens = maxNumBatchedTokens
         self.worldSize = worldSize
-        self.supportsLoRA = supportsLoRA
+        self.maxLoRAs = maxLoRAs
         self.engineCount = engineCount
         self.ranks = ranks ?? 0..<engineCount
     }

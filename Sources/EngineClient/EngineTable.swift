@@ -173,7 +173,7 @@ struct EngineTable {
             blockSize: first.blockSize, dtype: first.dtype, vllmVersion: first.vllmVersion,
             maxNumSeqs: responses.map(\.maxNumSeqs).min() ?? 0,
             maxNumBatchedTokens: responses.map(\.maxNumBatchedTokens).min() ?? 0, worldSize: first.worldSize,
-            supportsLoRA: first.supportsLoRA, engineCount: engines.count,
+            maxLoRAs: responses.map(\.maxLoRAs).min() ?? 0, engineCount: engines.count,
             ranks: engines[0].rank..<(engines[0].rank + engines.count))
         information.answersHeartbeat = responses.allSatisfy(\.answersHeartbeat)
         information.supportsStructuredOutputs = responses.allSatisfy(\.supportsStructuredOutputs)

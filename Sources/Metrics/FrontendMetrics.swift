@@ -15,6 +15,7 @@ package final class FrontendMetrics: Sendable {
     let hasCustomTokenBuckets: Bool
     let http: HTTPMetrics
     private let acceptedPositions: AcceptedPositions
+    let adapters = AdapterUse()
     private let gauges: MetricCells
     private let server: MetricCells
     private let recorders = Atomic(0)
@@ -96,9 +97,20 @@ package final class FrontendMetrics: Sendable {
         gauges.set(Double(now.tv_sec) + Double(now.tv_nsec) * 1e-9, at: base + EngineGauge.timestamp.rawValue)
     }
 
+    /// Requests of one engine by the name of their LoRA adapter, from its scheduler statistics.
+    package func setAdapters(engine: Int, running: [String: Int], waiting: [String: Int]) {
+        guard engine >= 0, engine < engineCount else { return }
+        adapters.set(engine: engine, running: running, waiting: waiting) {
+            var now = timespec()
+            clock_gettime(CLOCK_REALTIME, &now)
+            return Double(now.tv_sec) + Double(now.tv_nsec) * 1e-9
+        }
+    }
+
     /// What `vllm:cache_config_info` shows, and the context length that bounds the token-count buckets.
     package func setEngineConfiguration(_ info: EngineConfigurationInfo) {
         maxModelLength.store(info.maxModelLength, ordering: .relaxed)
+        adapters.setMaximum(info.maxLoRAs)
         information.withLock { $0 = info }
     }
 
@@ -147,11 +159,14 @@ package struct EngineConfigurationInfo: Sendable, Equatable {
     package var numGPUBlocks: Int
     package var maxModelLength: Int
     package var dtype: String
-    package init(blockSize: Int, numGPUBlocks: Int, maxModelLength: Int, dtype: String) {
+    /// LoRA adapters that an engine can hold at once; 0 = it supports none.
+    package var maxLoRAs: Int
+    package init(blockSize: Int, numGPUBlocks: Int, maxModelLength: Int, dtype: String, maxLoRAs: Int = 0) {
         self.blockSize = blockSize
         self.numGPUBlocks = numGPUBlocks
         self.maxModelLength = maxModelLength
         self.dtype = dtype
+        self.maxLoRAs = maxLoRAs
     }
 }
 

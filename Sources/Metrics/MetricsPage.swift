@@ -4,7 +4,7 @@ import Synchronization
 ///
 /// The two pages show the same numbers under the families of vLLM's two frontends: the Prometheus text of the Python
 /// server for a scraper that accepts `text/plain` by name, and the OpenMetrics page of the Rust frontend for everybody
-/// else. A family that this server has no use for (KV connectors, speculative decoding) is there with zeros, so that
+/// else. A family that this server has no use for (KV connectors) is there with zeros, so that
 /// existing dashboards and alert rules find it.
 package struct MetricsPage {
     package let contentType: String
@@ -49,6 +49,12 @@ private final class PageBuilder {
             [("max_num_queued_reqs", AdmissionLimit.requests), ("max_num_queued_tokens", .tokens)].map {
                 ([("model_name", metrics.modelName), ("reason", $0.0)], reading.admissionRejections($0.1))
             })
+        let adapters = metrics.adapters.current
+        if adapters.maximum > 0 {
+            text.gauge(
+                "vllm:lora_requests_info", Self.adapterHelp,
+                adapters.names.map { [([("max_lora", "\(adapters.maximum)")] + labels($0), $0.time)] } ?? [])
+        }
         // The Python server has these families only while the engines speculate.
         if engines.contains(where: { reading.counter(.specDrafts, engine: $0) > 0 }) { speculation() }
         counterPerEngine("vllm:mm_cache_queries", "Multi-modal cache look-ups, in items.") { _ in 0 }
@@ -230,7 +236,9 @@ private final class PageBuilder {
             .blockIdle)
         histogram("vllm:kv_block_reuse_gap_seconds", "Time between uses of a KV block.", .blockReuseGap)
         speculation()
-        text.empty("vllm:lora_requests_info", "Requests per adapter; no adapters.", "gauge")
+        // The Rust frontend has a series while requests use adapters, and does not tell their maximum.
+        let adapters = metrics.adapters.current.names.flatMap { $0.running.isEmpty && $0.waiting.isEmpty ? nil : $0 }
+        text.gauge("vllm:lora_requests_info", Self.adapterHelp, adapters.map { [(labels($0), $0.time)] } ?? [])
         emptyHistogram("vllm:nixl_xfer_time_seconds", "NIXL connector; not used.", MetricBuckets.transferTime)
         emptyHistogram("vllm:nixl_post_time_seconds", "NIXL connector; not used.", [0.001] + MetricBuckets.transferTime)
         emptyHistogram(
@@ -266,6 +274,15 @@ private final class PageBuilder {
                     (labels(engine, [("position", "\(place)")]), count)
                 }
             })
+    }
+
+    private static let adapterHelp = "Unix time at which engines told which adapters their requests use."
+
+    private func labels(_ adapters: AdapterUse.Names) -> Labels {
+        [
+            ("running_lora_adapters", adapters.running.joined(separator: ",")),
+            ("waiting_lora_adapters", adapters.waiting.joined(separator: ",")),
+        ]
     }
 
     // MARK: - Helpers

@@ -127,6 +127,47 @@ import Testing
         #expect(python.contains("vllm:spec_decode_num_drafts_total{engine=\"1\",model_name=\"m\"} 15"))
     }
 
+    /// Labels as vLLM's two frontends 0.32 write them, recorded.
+    @Test func adaptersOfTheEnginesAreNamedWithTheTime() throws {
+        let metrics = FrontendMetrics(modelName: "m", engineCount: 2, startTime: 0)
+        func series(accept: String? = nil) -> [String] {
+            lines(metrics, accept: accept).filter { $0.hasPrefix("vllm:lora_requests_info{") }
+                .map { String($0.prefix { $0 != "}" }) + "}" }
+        }
+        func python() -> [String] { series(accept: "text/plain") }
+        metrics.setAdapters(engine: 0, running: [:], waiting: [:])
+        #expect(series() == [] && python() == [])
+        #expect(families(lines(metrics, accept: "text/plain"))["vllm:lora_requests_info"] == nil)
+        metrics.setEngineConfiguration(
+            EngineConfigurationInfo(
+                blockSize: 16, numGPUBlocks: 1, maxModelLength: 2048, dtype: "bfloat16", maxLoRAs: 4))
+        let before = Date().timeIntervalSince1970
+        metrics.setAdapters(engine: 0, running: [:], waiting: [:])
+        #expect(series() == [], "the Rust frontend shows nothing while no adapter is in use")
+        let idle =
+            #"vllm:lora_requests_info{max_lora="4",running_lora_adapters="",waiting_lora_adapters=""}"#
+        #expect(python() == [idle])
+        metrics.setAdapters(engine: 0, running: ["c": 1, "a": 2], waiting: ["b": 1, "z": 0])
+        metrics.setAdapters(engine: 1, running: ["c": 1], waiting: [:])
+        metrics.setAdapters(engine: 2, running: ["unknown": 1], waiting: [:])
+        let names = #"running_lora_adapters="a,c",waiting_lora_adapters="b"}"#
+        #expect(series() == ["vllm:lora_requests_info{" + names])
+        #expect(python() == [#"vllm:lora_requests_info{max_lora="4","# + names])
+        let line = try #require(lines(metrics).first { $0.hasPrefix("vllm:lora_requests_info{") })
+        let time = try #require(line.split(separator: " ").last.flatMap { Double($0) })
+        #expect(time >= before - 1 && time <= Date().timeIntervalSince1970 + 1)
+        for engine in 0..<2 { metrics.setAdapters(engine: engine, running: [:], waiting: [:]) }
+        #expect(series() == [] && python() == [idle])
+    }
+
+    @Test func aBrokenEngineCannotGrowThePageWithAdapters() {
+        let metrics = FrontendMetrics(modelName: "m", startTime: 0)
+        let names = Dictionary(uniqueKeysWithValues: (0..<10_000).map { ("adapter \($0)", 1) })
+        metrics.setAdapters(engine: 0, running: names, waiting: [:])
+        let line = lines(metrics).first { $0.hasPrefix("vllm:lora_requests_info{") }
+        #expect(line?.filter { $0 == "," }.count == 256)
+    }
+
     @Test func aBrokenEngineCannotGrowThePageWithPlaces() {
         let metrics = FrontendMetrics(modelName: "m", startTime: 0)
         let recorder = metrics.makeRecorder()

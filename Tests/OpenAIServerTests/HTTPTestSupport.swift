@@ -98,7 +98,7 @@ final class ScriptedEngine: EngineConnection {
 extension EngineInformation {
     static let tiny = EngineInformation(
         maxModelLength: 2048, numGPUBlocks: 100, blockSize: 16, dtype: "bfloat16", vllmVersion: "0.32.0",
-        maxNumSeqs: 64, maxNumBatchedTokens: 2048, worldSize: 1, supportsLoRA: false, engineCount: 1)
+        maxNumSeqs: 64, maxNumBatchedTokens: 2048, worldSize: 1, maxLoRAs: 0, engineCount: 1)
 }
 
 /// A response as it came over the wire.

@@ -25,7 +25,7 @@ final class NoEngine: EngineConnection {
         return .ready(
             EngineInformation(
                 maxModelLength: length, numGPUBlocks: 0, blockSize: 0, dtype: "", vllmVersion: "", maxNumSeqs: 0,
-                maxNumBatchedTokens: 0, worldSize: 0, supportsLoRA: false, engineCount: 0))
+                maxNumBatchedTokens: 0, worldSize: 0, maxLoRAs: 0, engineCount: 0))
     }
 
     private static let failure = EngineFailure.requestFailed(reason: "this server has no engine")

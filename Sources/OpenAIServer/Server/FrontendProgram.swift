@@ -203,6 +203,8 @@ package struct FrontendProgram {
             metrics.setScheduler(
                 engine: index, running: stats.numRunningReqs, waiting: stats.numWaitingReqs,
                 deferred: stats.numSkippedWaitingReqs, kvCacheUsage: stats.kvCacheUsage)
+            metrics.setAdapters(
+                engine: index, running: stats.runningLoRAAdapters, waiting: stats.waitingLoRAAdapters)
             recorder.prefixCache(
                 engine: index, queries: stats.prefixCacheStats.queries, hits: stats.prefixCacheStats.hits)
             if let cache = stats.connectorPrefixCacheStats {
@@ -235,7 +237,8 @@ package struct FrontendProgram {
                 metrics.setEngineConfiguration(
                     EngineConfigurationInfo(
                         blockSize: information.blockSize, numGPUBlocks: information.numGPUBlocks,
-                        maxModelLength: information.maxModelLength, dtype: information.dtype))
+                        maxModelLength: information.maxModelLength, dtype: information.dtype,
+                        maxLoRAs: information.maxLoRAs))
                 logger.info(
                     "engines are ready: \(information.engineCount) × vLLM \(information.vllmVersion), \(information.dtype), context \(information.maxModelLength), \(information.numGPUBlocks) KV blocks of \(information.blockSize)"
                 )
