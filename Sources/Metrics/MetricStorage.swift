@@ -66,8 +66,10 @@ struct HistogramSlot: Sendable {
     var cellCount: Int { bounds.count + 2 }
     var sumCell: Int { offset + bounds.count + 1 }
 
+    /// What is no number is not counted: an engine's broken clock would spoil the sum for ever.
     @inline(__always)
     func observe(_ value: Double, in cells: MetricCells, base: Int) {
+        guard value.isFinite else { return }
         var index = 0
         // Bucket lists are short and most observations fall into the first few: a scan beats a binary search.
         while index < bounds.count, value > bounds[index] { index += 1 }

@@ -191,6 +191,28 @@ import Testing
         #expect(page.contains("vllm:request_max_num_generation_tokens_bucket{\(labels),le=\"131072.0\"} 1"))
     }
 
+    @Test func timesOfABrokenClockSpoilNoSum() {
+        let metrics = FrontendMetrics(modelName: "m", startTime: 0)
+        let recorder = metrics.makeRecorder()
+        for time in [Double.infinity, -.infinity, .nan, 0.5] {
+            recorder.sequenceFinished(
+                FinishedSequence(
+                    reason: .stop, e2eLatency: 1, promptTokens: 1, generationTokens: 2, queueTime: time,
+                    decodeTime: time))
+            recorder.blockEvicted(engine: 0, lifetime: time, idle: 1, reuseGaps: [time])
+        }
+        let page = lines(metrics)
+        let labels = "{engine=\"0\",model_name=\"m\"}"
+        for name in [
+            "request_queue_time", "request_decode_time", "request_time_per_output_token", "kv_block_lifetime",
+            "kv_block_reuse_gap",
+        ] {
+            #expect(page.contains("vllm:\(name)_seconds_sum\(labels) 0.5"), "\(name)")
+            #expect(page.contains("vllm:\(name)_seconds_count\(labels) 1"), "\(name)")
+        }
+        #expect(page.contains("vllm:request_success_total{engine=\"0\",finished_reason=\"stop\",model_name=\"m\"} 4"))
+    }
+
     @Test func finishedSequencesAreCountedByReason() {
         let metrics = FrontendMetrics(modelName: "m", startTime: 0)
         let recorder = metrics.makeRecorder()
