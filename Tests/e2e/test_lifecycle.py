@@ -1,6 +1,7 @@
 """Start and end: signals and crashes at random moments of a load leave nothing behind, a taken port is explained."""
 
 import collections
+import http.client
 import json
 import os
 import random
@@ -92,6 +93,22 @@ def test_shutdown_timeout_lets_requests_finish(start_server):
     load.wait_for_all_open()
     server.process.send_signal(signal.SIGTERM)
     assert load.join() == ["done"] * 4
+    assert server.wait_exit(20) == 0
+    server.assert_gone()
+
+
+def test_a_drain_answers_the_first_request_of_an_open_connection(start_server):
+    server = start_server("mock", "--tokenizer", str(DEFAULT_MODEL), "--mock-itl-ms", "50", "--shutdown-timeout", "120")
+    stream = server.stream("/v1/completions", {"prompt": "hello", "max_tokens": 1500, "ignore_eos": True})
+    next(iter(stream))
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.connect()
+    server.process.send_signal(signal.SIGTERM)
+    assert wait_until(lambda: server.get("/health/ready").status == 503, 10)
+    connection.request("POST", "/v1/completions", "{}", {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    assert answer.status == 503 and answer.headers["retry-after"] == "1" and answer.headers["connection"] == "close"
+    stream.close()  # which is all that the drain waited for
     assert server.wait_exit(20) == 0
     server.assert_gone()
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -22,6 +23,21 @@ using testing::ScriptedFrontend;
 
 double timestamp(const Outputs& outputs) { return std::stod(outputs.envelope.at(3)); }
 
+// The clock of the engine's timestamps, in seconds.
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Times of a request's outputs after a moment before it was sent, in seconds: later than after its arrival.
+std::vector<double> output_times(ScriptedFrontend& frontend, double sent) {
+    std::vector<double> times;
+    for (;;) {
+        Outputs outputs = frontend.next();
+        for (const auto& request : outputs.requests) {
+            times.push_back(timestamp(outputs) - sent);
+            if (request.size() > 5 && request[5] != "nil") return times;
+        }
+    }
+}
+
 TEST(Mock, FailsRequests) {
     ScriptedFrontend frontend;
     EngineProcess engine(frontend.arguments({"--mock-fault", "error-request=2"}));
@@ -40,20 +56,12 @@ TEST(Mock, KeepsItsTimes) {
     EngineProcess engine(
         frontend.arguments({"--mock-ttft-ms", "60", "--mock-itl-ms", "20", "--mock-tokens-per-step", "3"}));
     frontend.accept_engine();
+    const double sent = now();
     frontend.add("timed", 15);
-    std::vector<double> stamps;
-    double queued = 0;
-    for (bool finished = false; !finished;) {
-        Outputs outputs = frontend.next();
-        for (const auto& request : outputs.requests) {
-            if (stamps.empty()) queued = std::stod(request.at(7).substr(request[7].find("timestamp\":") + 11));
-            stamps.push_back(timestamp(outputs));
-            finished = request.size() > 5 && request[5] == "1";
-        }
-    }
-    ASSERT_EQ(stamps.size(), 5u);
+    const std::vector<double> times = output_times(frontend, sent);
+    ASSERT_EQ(times.size(), 5u);
     // Steps keep to a grid: a late one is followed by one in time, but none comes early.
-    for (size_t i = 0; i < stamps.size(); ++i) EXPECT_GE(stamps[i] - queued, 0.060 + 0.020 * static_cast<double>(i));
+    for (size_t i = 0; i < times.size(); ++i) EXPECT_GE(times[i], 0.060 + 0.020 * static_cast<double>(i));
 }
 
 TEST(Mock, TokensDependOnSeedAndPromptOnly) {
@@ -100,20 +108,6 @@ std::vector<int> answer(ScriptedFrontend& frontend, const std::string& id, int m
     return frontend.collect(id);
 }
 
-// Times of a request's outputs after it was queued, in seconds.
-std::vector<double> output_times(ScriptedFrontend& frontend) {
-    std::vector<double> times;
-    double queued = 0;
-    for (;;) {
-        Outputs outputs = frontend.next();
-        for (const auto& request : outputs.requests) {
-            if (times.empty()) queued = std::stod(request.at(7).substr(request[7].find("timestamp\":") + 11));
-            times.push_back(timestamp(outputs) - queued);
-            if (request.size() > 5 && request[5] != "nil") return times;
-        }
-    }
-}
-
 TEST(Mock, DrawsTimesFromASeed) {
     const Distribution normal = *Distribution::parse("normal:20,5"),
                        lognormal = *Distribution::parse("lognormal:20,0.5");
@@ -148,8 +142,9 @@ TEST(Mock, RequestsMayKeepTheirOwnPace) {
     ScriptedFrontend frontend;
     EngineProcess engine(frontend.arguments({"--mock-pace", "request", "--mock-itl-ms", "uniform:1,3"}));
     frontend.accept_engine();
+    const double sent = now();
     frontend.add("a", 20);
-    const std::vector<double> times = output_times(frontend);
+    const std::vector<double> times = output_times(frontend, sent);
     ASSERT_EQ(times.size(), 20u);
     for (size_t i = 1; i < times.size(); ++i) EXPECT_GE(times[i], 0.001 * static_cast<double>(i));
 }
@@ -183,8 +178,9 @@ TEST(Mock, DiesAfterRequestsAndStallsOnce) {
     EngineProcess engine(frontend.arguments({"--mock-fault", "exit-after-requests=3", "--mock-fault",
                                              "stall-after-tokens=4:0.05", "--mock-pace", "request"}));
     frontend.accept_engine();
+    const double sent = now();
     frontend.add("a", 8);
-    const std::vector<double> times = output_times(frontend);
+    const std::vector<double> times = output_times(frontend, sent);
     EXPECT_GE(times.at(3), 0.05);
     EXPECT_EQ(answer(frontend, "b", 3, {1}).size(), 3u);
     frontend.add("c", 3);
@@ -223,8 +219,9 @@ TEST(Replay, GivesTheRecordedAnswersAtTheirTimes) {
     twice.insert(twice.end(), recorded[1].begin(), recorded[1].end());
     EXPECT_EQ(answer(frontend, "5", 12, {8, 9}), twice);
     EXPECT_EQ(answer(frontend, "6", 1, {8, 9}), std::vector<int>(recorded[1].begin(), recorded[1].begin() + 1));
+    const double sent = now();
     frontend.add("7", 12, {}, 0, {5, 6, 7});
-    const std::vector<double> times = output_times(frontend);
+    const std::vector<double> times = output_times(frontend, sent);
     ASSERT_EQ(times.size(), 6u);
     for (size_t i = 0; i < times.size(); ++i) EXPECT_GE(times[i], recording.answers[0].times[i] - 2e-6);
 }

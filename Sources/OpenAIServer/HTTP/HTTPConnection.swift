@@ -32,6 +32,8 @@ final class HTTPConnection: ChannelDuplexHandler {
     private let meter: RequestByteMeter
     private var context: ChannelHandlerContext?
     private var state = State.idle
+    /// A request has come.
+    private var wasUsed = false
     private var exchange: HTTPExchange?
     private var handler: (any RouteHandler)?
     private var path = ""
@@ -153,6 +155,7 @@ final class HTTPConnection: ChannelDuplexHandler {
         timer?.cancel()
         timer = nil
         state = .receiving
+        wasUsed = true
         body = ByteBuffer()
         meter.startBody()
         let uri = head.uri.prefix { $0 != "#" }
@@ -358,9 +361,10 @@ final class HTTPConnection: ChannelDuplexHandler {
         }
     }
 
-    /// Ends an idle connection; a busy one ends with its response.
+    /// Ends an idle connection; a busy one ends with its response, and one that was never used with its first: that may
+    /// be on its way, and clients repeat only what was lost on a connection that they had used before.
     func drain() {
-        if state == .idle, !meter.hasBytesOfHead { closeAfterWrites() }
+        if state == .idle, wasUsed, !meter.hasBytesOfHead { closeAfterWrites() }
     }
 
     /// Gives an idle connection a last chance to be used; a busy one ends with its response.

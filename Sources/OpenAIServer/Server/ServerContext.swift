@@ -56,7 +56,7 @@ package final class ServerContext: Sendable {
         onEveryLoop { state in for connection in state.openConnections { connection.leave() } }
     }
 
-    /// Takes no new work: idle connections end now, busy ones with their response.
+    /// Takes no new work: idle connections that were used before end now, others with their next response.
     package func startDraining() {
         life.phase = .draining
         onEveryLoop { state in for connection in state.openConnections { connection.drain() } }
